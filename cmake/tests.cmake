@@ -1,0 +1,16 @@
+# Every tests/<area>/test_<name>.c is one Check program and one CTest test, <area>/<name>.
+pkg_check_modules(CHECK REQUIRED IMPORTED_TARGET check)
+file(GLOB LK_TEST_SOURCES CONFIGURE_DEPENDS tests/*/test_*.c)
+foreach(source IN LISTS LK_TEST_SOURCES)
+  get_filename_component(name ${source} NAME_WE)
+  get_filename_component(folder ${source} DIRECTORY)
+  get_filename_component(area ${folder} NAME)
+  string(REGEX REPLACE "^test_" "" name ${name})
+  # helpers shared by the tests of an area stand beside them, in files that do not start with test_
+  file(GLOB helpers CONFIGURE_DEPENDS ${folder}/*.c)
+  list(FILTER helpers EXCLUDE REGEX "/test_[^/]*$")
+  add_executable(test_${area}_${name} ${source} ${helpers})
+  target_link_libraries(test_${area}_${name} PRIVATE lorikeet_static lorikeet_warnings PkgConfig::CHECK)
+  target_compile_definitions(test_${area}_${name} PRIVATE _POSIX_C_SOURCE=200809L LK_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
+  add_test(NAME ${area}/${name} COMMAND test_${area}_${name})
+endforeach()
