@@ -83,6 +83,23 @@ LK_API void lk_context_destroy(lk_context *context);
  * nothing has failed. Valid until the next failure or the context's end. */
 LK_API const char *lk_error_message(const lk_context *context);
 
+/* ================================================================================================================
+ * Data types
+ * ================================================================================================================ */
+
+typedef enum lk_dtype {
+#define LK_DTYPE(NAME, name, safetensors_name, block_size, block_bytes) LK_DTYPE_##NAME,
+#include "lorikeet/dtypes.def"
+#undef LK_DTYPE
+    LK_DTYPE_COUNT
+} lk_dtype;
+
+/* "f32", "bf16", "q4_0", ... */
+LK_API const char *lk_dtype_name(lk_dtype dtype);
+/* Elements per block and bytes per block; 1 and the element's size for plain types. */
+LK_API int64_t lk_dtype_block_size(lk_dtype dtype);
+LK_API size_t lk_dtype_block_bytes(lk_dtype dtype);
+
 #ifdef __cplusplus
 }
 #endif
