@@ -21,7 +21,7 @@ extern "C" {
 #define LK_MAX_OUTPUTS 4 /* of one node */
 
 typedef enum lk_op {
-#define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect) LK_OP_##NAME,
+#define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect, flops) LK_OP_##NAME,
 #include "lorikeet/ops.def"
 #undef LK_OP
     LK_OP_COUNT

@@ -8,9 +8,12 @@
 #define DECOMPOSE_OF_NO_DECOMPOSITION(name) NULL
 #define MUTATES_OF_MUTATES true
 #define MUTATES_OF_PURE false
+#define FLOPS_OF_OWN(name) 0.0, lk_op_##name##_flops
+#define FLOPS_OF_PER_ELEMENT(count) count, FLOPS_NONE
+#define FLOPS_NONE(name) NULL
 
 static const lk_op_info table[LK_OP_COUNT] = {
-#define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect) \
+#define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect, flops) \
     {#name,                                                                       \
      signature,                                                                   \
      lk_op_##name##_infer,                                                        \
@@ -18,7 +21,8 @@ static const lk_op_info table[LK_OP_COUNT] = {
      GRADIENT_OF_##gradient(name),                                                \
      DECOMPOSE_OF_##decomposition(name),                                          \
      accumulate,                                                                  \
-     MUTATES_OF_##effect},
+     MUTATES_OF_##effect,                                                         \
+     FLOPS_OF_##flops(name)},
 #include "lorikeet/ops.def"
 #undef LK_OP
 };
@@ -62,6 +66,32 @@ static lk_status complain_shape(lk_context *context, const lk_node *node, const 
     format_shape(wanted, sizeof wanted, rank, expected);
     snprintf(text, sizeof text, "has shape %s, expected %s", is, wanted);
     return complain(context, node, name, text);
+}
+
+double lk_node_flops(const lk_node *node) {
+    const lk_op_info *info = lk_op_info_of(node->op);
+    if (info->flops != NULL) {
+        return info->flops(node);
+    }
+    int64_t elements = 0;
+    for (int i = 0; i < node->num_inputs; i++) {
+        elements = node->inputs[i] ? LK_MAX(elements, lk_tensor_elements(node->inputs[i])) : elements;
+    }
+    for (int i = 0; i < node->num_outputs; i++) {
+        elements = node->outputs[i] ? LK_MAX(elements, lk_tensor_elements(node->outputs[i])) : elements;
+    }
+    return info->flops_per_element * (double)elements;
+}
+
+double lk_node_bytes(const lk_node *node) {
+    double bytes = 0.0;
+    for (int i = 0; i < node->num_inputs; i++) {
+        bytes += node->inputs[i] ? (double)lk_tensor_bytes(node->inputs[i]) : 0.0;
+    }
+    for (int i = 0; i < node->num_outputs; i++) {
+        bytes += node->outputs[i] ? (double)lk_tensor_bytes(node->outputs[i]) : 0.0;
+    }
+    return bytes;
 }
 
 bool lk_has_input(const lk_node *node, int index) {

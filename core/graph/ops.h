@@ -32,9 +32,15 @@ typedef struct lk_op_info {
     lk_status (*decompose)(lk_graph *graph, const lk_node *node, lk_tensor **outputs);
     int accumulate; /* index of the input that is added to output 0; -1: none */
     bool mutates;
+    double flops_per_element;             /* of the largest tensor; used where flops is NULL */
+    double (*flops)(const lk_node *node); /* floating-point operations of one run */
 } lk_op_info;
 
 const lk_op_info *lk_op_info_of(lk_op op);
+
+/* Estimates for cost functions and rooflines: arithmetic, and bytes that must be read or written at least once. */
+double lk_node_flops(const lk_node *node);
+double lk_node_bytes(const lk_node *node);
 
 #define LK_GRADIENT_DECLARE_GRADIENT(name)                                                               \
     lk_status lk_op_##name##_gradient(lk_graph *graph, const lk_node *node, lk_tensor *const *d_outputs, \
@@ -43,10 +49,13 @@ const lk_op_info *lk_op_info_of(lk_op op);
 #define LK_DECOMPOSE_DECLARE_DECOMPOSES(name) \
     lk_status lk_op_##name##_decompose(lk_graph *graph, const lk_node *node, lk_tensor **outputs);
 #define LK_DECOMPOSE_DECLARE_NO_DECOMPOSITION(name)
-#define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect)                                 \
+#define LK_FLOPS_DECLARE_OWN(name) double lk_op_##name##_flops(const lk_node *node);
+#define LK_FLOPS_DECLARE_PER_ELEMENT(count) LK_FLOPS_DECLARE_NOTHING
+#define LK_FLOPS_DECLARE_NOTHING(name)
+#define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect, flops)                                 \
     lk_status lk_op_##name##_infer(lk_context *context, const lk_node *node, lk_shape *shapes, int *num_outputs); \
     lk_status lk_op_##name##_reference(const lk_reference_call *call);                                            \
-    LK_GRADIENT_DECLARE_##gradient(name) LK_DECOMPOSE_DECLARE_##decomposition(name)
+    LK_GRADIENT_DECLARE_##gradient(name) LK_DECOMPOSE_DECLARE_##decomposition(name) LK_FLOPS_DECLARE_##flops(name)
 #include "lorikeet/ops.def"
 #undef LK_OP
 

@@ -70,6 +70,19 @@ static void attend(const double *q, const double *k, const double *v, int64_t st
     }
 }
 
+/* How long the sequences are is known only at run time: they are taken to be equal. */
+double lk_attention_pairs(const lk_node *node, int q, int k, int cu_seqlens) {
+    double sequences = (double)LK_MAX((int64_t)1, node->inputs[cu_seqlens]->shape[0] - 1);
+    double queries = (double)node->inputs[q]->shape[0], keys = (double)node->inputs[k]->shape[0] / sequences;
+    double window = (double)node->attributes.attention.window;
+    double seen = node->attributes.attention.causal && queries == keys * sequences ? (keys + 1.0) / 2.0 : keys;
+    return queries * (window > 0.0 && window < seen ? window : seen);
+}
+
+double lk_op_attention_flops(const lk_node *node) {
+    return 4.0 * lk_attention_pairs(node, Q, K, CU_SEQLENS_Q) * (double)node->inputs[Q]->shape[1];
+}
+
 lk_status lk_op_attention_reference(const lk_reference_call *call) {
     const lk_node *node = call->node;
     const lk_attention_attributes *a = &node->attributes.attention;

@@ -14,6 +14,8 @@ static inline void lk_attention_range(const lk_attention_attributes *attention, 
     *first = *first > *last ? *last : *first;
 }
 
+/* The number of (query, key) pairs, for estimates. */
+double lk_attention_pairs(const lk_node *node, int q, int k, int cu_seqlens);
 lk_status lk_expect_attention(lk_context *context, const lk_node *node, int q, int k, int v);
 
 #endif

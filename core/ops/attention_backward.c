@@ -20,6 +20,10 @@ lk_status lk_op_attention_backward_infer(lk_context *context, const lk_node *nod
     return LK_OK;
 }
 
+double lk_op_attention_backward_flops(const lk_node *node) {
+    return 10.0 * lk_attention_pairs(node, Q, K, CU_SEQLENS) * (double)node->inputs[Q]->shape[1];
+}
+
 /* With P = exp(scale q k' - lse): dv = P' do, dP = do v', dS = P (dP - rowsum(do o)), dq = scale dS k, dk = scale dS' q. */
 lk_status lk_op_attention_backward_reference(const lk_reference_call *call) {
     const lk_node *node = call->node;

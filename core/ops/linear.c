@@ -11,6 +11,10 @@ lk_status lk_op_linear_infer(lk_context *context, const lk_node *node, lk_shape 
     return LK_OK;
 }
 
+double lk_op_linear_flops(const lk_node *node) {
+    return 2.0 * (double)node->inputs[0]->shape[0] * (double)lk_tensor_elements(node->inputs[1]);
+}
+
 lk_status lk_op_linear_reference(const lk_reference_call *call) {
     const lk_node *node = call->node;
     int64_t tokens = node->inputs[0]->shape[0], in = node->inputs[0]->shape[1], out = node->inputs[1]->shape[0];

@@ -16,6 +16,11 @@ lk_status lk_op_linear_cross_entropy_infer(lk_context *context, const lk_node *n
     return LK_OK;
 }
 
+double lk_op_linear_cross_entropy_flops(const lk_node *node) {
+    double products = node->outputs[1] != NULL ? 4.0 : 2.0;
+    return (double)node->inputs[X]->shape[0] * (double)lk_tensor_elements(node->inputs[WEIGHT]) * products;
+}
+
 lk_status lk_op_linear_cross_entropy_reference(const lk_reference_call *call) {
     const lk_node *node = call->node;
     int64_t tokens = node->inputs[X]->shape[0], width = node->inputs[X]->shape[1];

@@ -24,6 +24,15 @@ lk_status lk_op_lora_linear_infer(lk_context *context, const lk_node *node, lk_s
     return LK_OK;
 }
 
+double lk_op_lora_linear_flops(const lk_node *node) {
+    double tokens = (double)node->inputs[X]->shape[0], rank = (double)node->inputs[LORA_A]->shape[0];
+    double in = (double)node->inputs[WEIGHT]->shape[1], out = (double)node->inputs[WEIGHT]->shape[0];
+    if (node->attributes.lora.order == LK_LORA_MERGED) {
+        return 2.0 * in * out * (tokens + rank) + (node->outputs[1] ? 2.0 * tokens * rank * in : 0.0);
+    }
+    return 2.0 * tokens * (in * out + rank * (in + out));
+}
+
 lk_status lk_op_lora_linear_reference(const lk_reference_call *call) {
     const lk_node *node = call->node;
     int64_t tokens = node->inputs[X]->shape[0], in = node->inputs[X]->shape[1];

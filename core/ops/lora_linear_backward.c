@@ -29,6 +29,23 @@ lk_status lk_op_lora_linear_backward_infer(lk_context *context, const lk_node *n
     return LK_OK;
 }
 
+double lk_op_lora_linear_backward_flops(const lk_node *node) {
+    double tokens = (double)node->inputs[DY]->shape[0], rank = (double)node->inputs[LORA_A]->shape[0];
+    double in = (double)node->inputs[WEIGHT]->shape[1], out = (double)node->inputs[WEIGHT]->shape[0];
+    bool merged = node->attributes.lora.order == LK_LORA_MERGED;
+    double flops = 0.0;
+    if (node->outputs[0] != NULL) {
+        flops += 2.0 * tokens * in * out + 2.0 * rank * (merged ? in * out : tokens * in);
+    }
+    if (node->outputs[1] != NULL) {
+        flops += 2.0 * tokens * rank * in;
+    }
+    if (node->outputs[1] != NULL || (node->outputs[0] != NULL && !merged)) {
+        flops += 2.0 * tokens * rank * out; /* z = dy B */
+    }
+    return flops + (node->outputs[2] != NULL ? 2.0 * tokens * rank * out : 0.0);
+}
+
 lk_status lk_op_lora_linear_backward_reference(const lk_reference_call *call) {
     const lk_node *node = call->node;
     int64_t tokens = node->inputs[DY]->shape[0], out = node->inputs[DY]->shape[1];

@@ -16,6 +16,11 @@ lk_status lk_op_matmul_infer(lk_context *context, const lk_node *node, lk_shape 
     return LK_OK;
 }
 
+double lk_op_matmul_flops(const lk_node *node) {
+    int64_t inner = node->inputs[0]->shape[node->attributes.matmul.transpose_a ? 0 : 1];
+    return 2.0 * (double)lk_tensor_elements(node->outputs[0]) * (double)inner;
+}
+
 lk_status lk_op_matmul_reference(const lk_reference_call *call) {
     const lk_node *node = call->node;
     const lk_matmul_attributes *matmul = &node->attributes.matmul;
