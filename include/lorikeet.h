@@ -100,6 +100,256 @@ LK_API const char *lk_dtype_name(lk_dtype dtype);
 LK_API int64_t lk_dtype_block_size(lk_dtype dtype);
 LK_API size_t lk_dtype_block_bytes(lk_dtype dtype);
 
+/* ================================================================================================================
+ * Sessions: the devices that a model runs on
+ * ================================================================================================================ */
+
+typedef struct lk_session_options {
+    size_t struct_size;
+    /* "auto", or a backend's name with an optional index: "cpu", "reference", "opencl:1". NULL: the environment
+     * variable LORIKEET_DEVICE, or else "auto". */
+    const char *device;
+    int32_t threads; /* of the cpu backend; 0: one per physical core that this process may use */
+    /* Kernel names separated by commas that are preferred where they support a node. NULL: LORIKEET_KERNELS, or none. */
+    const char *kernels;
+} lk_session_options;
+LK_API void lk_session_options_init(lk_session_options *options);
+
+/* An open main device, and those behind it that run what it cannot (the CPU, and last the reference). */
+typedef struct lk_session lk_session;
+/* UNAVAILABLE, with what is missing and how to get it, when the device is not there. options may be NULL. */
+LK_API lk_status lk_session_create(lk_context *context, const lk_session_options *options, lk_session **out);
+LK_API void lk_session_destroy(lk_session *session);
+/* "cpu:0 AMD EPYC 9554 (2 threads, avx512)": for people. */
+LK_API const char *lk_session_device_name(const lk_session *session);
+/* One line on why this device was taken. */
+LK_API const char *lk_session_reason(const lk_session *session);
+
+/* ================================================================================================================
+ * Models
+ * ================================================================================================================ */
+
+typedef struct lk_model_options {
+    size_t struct_size;
+    lk_dtype dtype;   /* of the weights in memory: LK_DTYPE_F32 */
+    bool plan_only;   /* describe the weights without loading them: for lk_plan */
+} lk_model_options;
+LK_API void lk_model_options_init(lk_model_options *options);
+
+/* A frozen base model: weights on the session's device, tokenizer if the files have one. */
+typedef struct lk_model lk_model;
+/* path: a Hugging Face folder (config.json, *.safetensors, tokenizer.json), a .gguf file, or a folder with one .gguf.
+ * The session must outlive the model. options may be NULL. */
+LK_API lk_status lk_model_load(lk_session *session, const char *path, const lk_model_options *options, lk_model **out);
+LK_API void lk_model_destroy(lk_model *model);
+
+typedef struct lk_model_info {
+    const char *path, *model_type; /* borrowed from the model */
+    int64_t num_parameters;
+    int64_t hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size;
+    int64_t vocab_size, max_position_embeddings;
+    bool has_tokenizer;
+} lk_model_info;
+LK_API void lk_model_get_info(const lk_model *model, lk_model_info *info);
+
+/* The ids of a text as the model's tokenizer makes them, with its special tokens around it and special tokens in the
+ * text recognised. *ids is released by lk_free_ids. */
+LK_API lk_status lk_model_tokenize(lk_model *model, const char *text, size_t length, int32_t **ids, size_t *count);
+LK_API void lk_free_ids(lk_model *model, int32_t *ids);
+/* The text of ids, NUL-terminated; released by lk_free_text. */
+LK_API lk_status lk_model_detokenize(lk_model *model, const int32_t *ids, size_t count, bool skip_special, char **text);
+LK_API void lk_free_text(lk_model *model, char *text);
+
+/* ================================================================================================================
+ * Adapters
+ * ================================================================================================================ */
+
+typedef struct lk_adapter_options {
+    size_t struct_size;
+    const char *method;         /* a name from lk_adapter_methods: "lora", "rslora" */
+    int32_t rank;               /* r, default 8 */
+    double alpha;               /* lora_alpha, default 16; the update is scaled by alpha / r (rslora: alpha / sqrt(r)) */
+    double dropout;             /* on the adapter's input, default 0 */
+    const char *target_modules; /* "all-linear" (every linear layer but the output head; default), names separated by
+                                 * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end */
+    uint64_t seed;              /* of the initial A (Kaiming-uniform as PEFT); B is zero */
+} lk_adapter_options;
+LK_API void lk_adapter_options_init(lk_adapter_options *options);
+/* The methods of this build, NULL-terminated. */
+LK_API const char *const *lk_adapter_methods(void);
+
+/* The trainable tensors that change a model. The model must outlive it. */
+typedef struct lk_adapter lk_adapter;
+LK_API lk_status lk_adapter_create(lk_model *model, const lk_adapter_options *options, lk_adapter **out);
+/* A PEFT folder: adapter_config.json and adapter_model.safetensors. */
+LK_API lk_status lk_adapter_load(lk_model *model, const char *folder, lk_adapter **out);
+/* Writes the same, so that PEFT loads it. Files that were there stay whole until the new ones are complete. */
+LK_API lk_status lk_adapter_save(lk_adapter *adapter, const char *folder);
+LK_API void lk_adapter_destroy(lk_adapter *adapter);
+
+typedef struct lk_adapter_info {
+    const char *method;
+    int64_t num_parameters; /* trainable */
+    int64_t num_tensors;
+    int64_t num_modules; /* layers that it changes */
+} lk_adapter_info;
+LK_API void lk_adapter_get_info(const lk_adapter *adapter, lk_adapter_info *info);
+/* Trainable tensor `index`: its PEFT name ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"), shape
+ * (two extents) and, where not NULL, its fp32 values and the gradient sums of the current step. */
+LK_API lk_status lk_adapter_get_tensor(lk_adapter *adapter, int64_t index, const char **name, int64_t shape[2],
+                                       float *values, float *gradients);
+
+/* Writes base plus adapter as a Hugging Face folder (config.json, model.safetensors, tokenizer files). dtype of the
+ * weights on disk: LK_DTYPE_F32, LK_DTYPE_BF16 or LK_DTYPE_F16. progress may be NULL. */
+typedef void (*lk_progress_function)(void *user, int64_t done, int64_t total);
+LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const char *folder,
+                          lk_progress_function progress, void *user);
+
+/* ================================================================================================================
+ * Data
+ * ================================================================================================================ */
+
+typedef struct lk_data_options {
+    size_t struct_size;
+    int64_t batch;               /* sequences per micro-batch, default 4 */
+    int64_t seq;                 /* tokens per sequence at most, default 256 */
+    bool pack;                   /* fill batch * seq tokens with as many samples as fit */
+    bool shuffle;                /* default true */
+    uint64_t seed;
+    const char *cache_directory; /* tokenised data is kept there; NULL: it is not kept */
+} lk_data_options;
+LK_API void lk_data_options_init(lk_data_options *options);
+
+/* Samples tokenised for one model: .txt, .jsonl ({"text"}, {"prompt","completion"}, {"messages"}), .ids. */
+typedef struct lk_data lk_data;
+LK_API lk_status lk_data_load(lk_model *model, const char *path, const lk_data_options *options, lk_data **out);
+LK_API void lk_data_destroy(lk_data *data);
+
+typedef struct lk_data_info {
+    int64_t num_samples, num_tokens, num_targets, longest;
+    int64_t batches_per_epoch;
+} lk_data_info;
+LK_API void lk_data_get_info(const lk_data *data, lk_data_info *info);
+
+/* ================================================================================================================
+ * Training
+ * ================================================================================================================ */
+
+typedef enum lk_schedule { LK_SCHEDULE_CONSTANT, LK_SCHEDULE_LINEAR, LK_SCHEDULE_COSINE } lk_schedule;
+
+typedef struct lk_train_options {
+    size_t struct_size;
+    double learning_rate;     /* default 2e-4 */
+    double learning_rate_ratio; /* of lora_B to lora_A (LoRA+, arXiv 2402.12354), default 1 */
+    double beta1, beta2, epsilon, weight_decay; /* AdamW: 0.9, 0.999, 1e-8, 0 */
+    lk_schedule schedule;     /* default LK_SCHEDULE_CONSTANT */
+    int64_t warmup_steps;     /* the learning rate rises linearly from 0 over these */
+    int64_t total_steps;      /* where the schedule ends; required */
+    int64_t gradient_accumulation_steps; /* micro-batches per step, default 1 */
+    double max_grad_norm;     /* 0: no clipping; default 0 */
+    uint64_t seed;            /* of dropout */
+} lk_train_options;
+LK_API void lk_train_options_init(lk_train_options *options);
+
+/* What one optimizer step did. */
+typedef struct lk_step_report {
+    int64_t step;          /* from 1 */
+    double loss;           /* mean over the step's targets */
+    double grad_norm;      /* before clipping */
+    double learning_rate;
+    int64_t tokens;        /* in samples, without padding */
+    int64_t targets;       /* with a loss */
+    double epoch;          /* passes over the data so far */
+    double step_seconds;   /* of the whole step, data included */
+    double data_seconds;   /* waiting for data */
+} lk_step_report;
+
+/* Model, adapter and data must outlive the trainer. */
+typedef struct lk_trainer lk_trainer;
+/* Builds the graph of a step, chooses kernels, plans memory and compiles: a step allocates nothing. */
+LK_API lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data,
+                                   const lk_train_options *options, lk_trainer **out);
+LK_API void lk_trainer_destroy(lk_trainer *trainer);
+/* One optimizer step. NUMERIC when the loss or the gradient is not finite: the message names the step and the op where
+ * the first such value arises; the adapter keeps its values from before the step. */
+LK_API lk_status lk_trainer_step(lk_trainer *trainer, lk_step_report *report);
+/* Steps done so far. */
+LK_API int64_t lk_trainer_steps(const lk_trainer *trainer);
+/* Everything needed to go on bit for bit (adapter, moments, step, place in the data), written as a folder. */
+LK_API lk_status lk_trainer_save_checkpoint(lk_trainer *trainer, const char *folder);
+/* Into a trainer made with the same options and data; a mismatch is an error that names the field. */
+LK_API lk_status lk_trainer_load_checkpoint(lk_trainer *trainer, const char *folder);
+
+/* Where memory goes, in bytes. */
+typedef struct lk_memory_report {
+    size_t weights, adapter, optimizer, inputs, cache; /* persistent, by purpose */
+    size_t activations;             /* the arena of intermediates and scratch */
+    size_t activations_lower_bound; /* the most that is alive at one time: no plan can be smaller */
+    size_t total;
+} lk_memory_report;
+LK_API void lk_trainer_get_memory(const lk_trainer *trainer, lk_memory_report *report);
+
+/* ================================================================================================================
+ * Evaluation and generation
+ * ================================================================================================================ */
+
+typedef struct lk_eval_report {
+    double loss; /* mean over all targets, nats */
+    double perplexity;
+    int64_t targets, tokens, sequences;
+    double seconds;
+} lk_eval_report;
+
+/* One pass over the data in order. adapter may be NULL: the base alone. */
+typedef struct lk_evaluator lk_evaluator;
+LK_API lk_status lk_evaluator_create(lk_model *model, lk_adapter *adapter, lk_data *data, lk_evaluator **out);
+LK_API void lk_evaluator_destroy(lk_evaluator *evaluator);
+LK_API lk_status lk_evaluator_run(lk_evaluator *evaluator, lk_progress_function progress, void *user,
+                                  lk_eval_report *report);
+
+/* Logits of every position of one sequence of ids, fp32 [count, vocab_size], for tests and tools. */
+LK_API lk_status lk_logits(lk_model *model, lk_adapter *adapter, const int32_t *ids, size_t count, float *logits);
+
+typedef struct lk_generate_options {
+    size_t struct_size;
+    int64_t max_new_tokens; /* default 128 */
+    double temperature;     /* 0: greedy; default 0 */
+    int64_t top_k;          /* 0: no limit */
+    double top_p;           /* 1: no limit */
+    uint64_t seed;
+    bool chat;              /* the prompt is a user's message, put into the model's chat template */
+    const char *system;     /* with chat: the system message; NULL: the template's own */
+} lk_generate_options;
+LK_API void lk_generate_options_init(lk_generate_options *options);
+
+/* Receives the text as it is made, in pieces of whole characters; false stops. */
+typedef bool (*lk_text_function)(void *user, const char *text, size_t length);
+
+typedef struct lk_generate_report {
+    int64_t prompt_tokens, new_tokens;
+    double prompt_seconds, new_seconds;
+    bool stopped; /* at an end token, before max_new_tokens */
+} lk_generate_report;
+
+/* A model ready to continue texts of up to max_tokens (prompt and continuation), with a cache of keys and values. */
+typedef struct lk_generator lk_generator;
+LK_API lk_status lk_generator_create(lk_model *model, lk_adapter *adapter, int64_t max_tokens, lk_generator **out);
+LK_API void lk_generator_destroy(lk_generator *generator);
+LK_API lk_status lk_generator_run(lk_generator *generator, const char *prompt, const lk_generate_options *options,
+                                  lk_text_function text, void *user, lk_generate_report *report);
+
+/* ================================================================================================================
+ * Plans
+ * ================================================================================================================ */
+
+/* What a training step would do: per op the chosen kernel, its estimated time and why the other candidates were refused;
+ * memory by purpose; totals. As text for people, or JSON. Works on a model loaded with plan_only. The text is released by
+ * lk_free_text. */
+LK_API lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_options *data,
+                         const lk_train_options *train, bool json, char **text);
+/* The same of an existing trainer, with the times measured in one more step that leaves its state as it was. */
+LK_API lk_status lk_trainer_profile(lk_trainer *trainer, bool json, char **text);
+
 #ifdef __cplusplus
 }
 #endif
