@@ -33,7 +33,7 @@ shared=$(LD_LIBRARY_PATH="$prefix/$LK_LIBDIR" "$work/version-shared")
 [ "$("$work/version-static")" = "lorikeet $version" ] || { echo "the static example printed something else"; exit 1; }
 
 echo "find_package"
-"$CMAKE" -S "$LK_SOURCE_DIR/examples" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$CC" \
+"$CMAKE" -G Ninja -S "$LK_SOURCE_DIR/examples" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$CC" \
     -DCMAKE_C_FLAGS="$CFLAGS" -DCMAKE_BUILD_TYPE=Release >"$work/configure.log" 2>&1 ||
     { cat "$work/configure.log"; exit 1; }
 "$CMAKE" --build "$work/cmake" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
