@@ -1,11 +1,16 @@
 #include "core/base/json.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 lk_status lk_json_parse(lk_context *context, const char *source, const void *bytes, size_t size, json_t **out) {
     json_error_t error;
     *out = json_loadb(bytes ? bytes : "", size, JSON_REJECT_DUPLICATES, &error);
+    if (*out == NULL && json_error_code(&error) == json_error_numeric_overflow) {
+        /* Hugging Face writes "no limit" as 1e30 with all its digits */
+        *out = json_loadb(bytes, size, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
+    }
     if (*out == NULL) {
         if (json_error_code(&error) == json_error_out_of_memory) {
             return lk_out_of_memory(context, size, source);
@@ -66,10 +71,12 @@ lk_status lk_json_get_int(lk_context *context, const char *source, const json_t 
     if (found == NULL) {
         return LK_OK;
     }
-    if (!json_is_integer(found)) {
+    double real = json_number_value(found);
+    bool integral = json_is_integer(found) || (json_is_real(found) && fabs(real) <= 9007199254740992.0 && real == floor(real));
+    if (!integral) {
         return wrong_type(context, source, key, found, "an integer");
     }
-    int64_t number = json_integer_value(found);
+    int64_t number = json_is_integer(found) ? json_integer_value(found) : (int64_t)real;
     if (number < minimum || number > maximum) {
         return lk_fail(context, LK_STATUS_FORMAT, "%s: \"%s\" is %lld, expected %lld to %lld", source, key,
                        (long long)number, (long long)minimum, (long long)maximum);

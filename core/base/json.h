@@ -6,7 +6,8 @@
 
 #include "core/base/base.h"
 
-/* `source` is used in messages only. The caller owns *out (json_decref). */
+/* `source` is used in messages only. The caller owns *out (json_decref). When a number is an integer beyond 64 bits,
+ * all numbers come as reals; lk_json_get_int takes those that are whole. */
 lk_status lk_json_parse(lk_context *context, const char *source, const void *bytes, size_t size, json_t **out);
 lk_status lk_json_load(lk_context *context, const char *path, json_t **out);
 /* Writes beside the target and renames, indented by two spaces. */

@@ -49,10 +49,10 @@ lk_sample lk_dataset_sample(const lk_dataset *dataset, int64_t index);
 
 typedef struct lk_dataset_info {
     int64_t samples, tokens;
-    int64_t targets;        /* tokens with a label, first tokens of samples excepted; samples when classifying */
-    int64_t longest;        /* the longest sample */
-    int64_t cut, dropped;   /* rows, see lk_dataset_load */
-    int64_t classes;        /* 1 + the largest class; 0 unless classifying */
+    int64_t targets;      /* tokens with a label, first tokens of samples excepted; samples when classifying */
+    int64_t longest;      /* the longest sample */
+    int64_t cut, dropped; /* rows, see lk_dataset_load */
+    int64_t classes;      /* 1 + the largest class; 0 unless classifying */
     bool from_cache;
 } lk_dataset_info;
 lk_dataset_info lk_dataset_get_info(const lk_dataset *dataset);
