@@ -39,12 +39,12 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/core/adapters/adapters.def)
   lk_require_files(adapters.def core/adapters ${LK_ADAPTERS})
 endif()
 
+list(TRANSFORM LK_LIBRARY_PREFIXES PREPEND PkgConfig:: OUTPUT_VARIABLE LK_LIBRARY_TARGETS)
 add_library(lorikeet_objects OBJECT ${LK_SOURCES})
 target_include_directories(lorikeet_objects PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
 target_compile_definitions(lorikeet_objects PRIVATE LK_BUILDING)
 target_link_libraries(lorikeet_objects PRIVATE lorikeet_warnings)
-target_link_libraries(lorikeet_objects PUBLIC PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH
-  PkgConfig::OPENBLAS PkgConfig::HWLOC Threads::Threads m)
+target_link_libraries(lorikeet_objects PUBLIC ${LK_LIBRARY_TARGETS} Threads::Threads m)
 
 # Backends: one folder each, with a CMakeLists.txt that adds its sources to lorikeet_objects.
 file(GLOB LK_BACKEND_LISTS CONFIGURE_DEPENDS backends/*/CMakeLists.txt)
@@ -53,10 +53,26 @@ foreach(list IN LISTS LK_BACKEND_LISTS)
   add_subdirectory(${folder})
 endforeach()
 
+get_target_property(LK_LIBRARY_LINKS lorikeet_objects LINK_LIBRARIES)
+list(REMOVE_ITEM LK_LIBRARY_LINKS lorikeet_warnings)
+
+# Only what LK_API marks leaves the shared library (hidden visibility). The static one defines LK_STATIC for its users.
 foreach(kind STATIC SHARED)
   string(TOLOWER ${kind} suffix)
-  add_library(lorikeet_${suffix} ${kind})
-  target_link_libraries(lorikeet_${suffix} PUBLIC lorikeet_objects)
+  add_library(lorikeet_${suffix} ${kind} $<TARGET_OBJECTS:lorikeet_objects>)
+  target_include_directories(lorikeet_${suffix} INTERFACE
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_link_libraries(lorikeet_${suffix} PRIVATE ${LK_LIBRARY_LINKS})
   set_target_properties(lorikeet_${suffix} PROPERTIES OUTPUT_NAME lorikeet LINKER_LANGUAGE C
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 endforeach()
+target_compile_definitions(lorikeet_static INTERFACE LK_STATIC)
+set_target_properties(lorikeet_shared PROPERTIES EXPORT_NAME lorikeet)
+set_target_properties(lorikeet_static PROPERTIES EXPORT_NAME lorikeet_static)
+add_library(lorikeet::lorikeet ALIAS lorikeet_shared)
+add_library(lorikeet::lorikeet_static ALIAS lorikeet_static)
+
+# What the tests and benchmarks link: the static library together with its internal headers.
+add_library(lorikeet_internal INTERFACE)
+target_include_directories(lorikeet_internal INTERFACE ${PROJECT_SOURCE_DIR})
+target_link_libraries(lorikeet_internal INTERFACE lorikeet_static ${LK_LIBRARY_LINKS})

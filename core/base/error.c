@@ -3,6 +3,9 @@
 
 #include "core/base/context.h"
 
+#undef lk_fail
+#undef lk_fail_within /* defined for the static analyzer */
+
 const char *lk_status_name(lk_status status) {
     switch (status) {
 #define LK_STATUS(NAME, value, text) \

@@ -72,7 +72,8 @@ lk_status lk_json_get_int(lk_context *context, const char *source, const json_t 
         return LK_OK;
     }
     double real = json_number_value(found);
-    bool integral = json_is_integer(found) || (json_is_real(found) && fabs(real) <= 9007199254740992.0 && real == floor(real));
+    bool integral =
+        json_is_integer(found) || (json_is_real(found) && fabs(real) <= 9007199254740992.0 && real == floor(real));
     if (!integral) {
         return wrong_type(context, source, key, found, "an integer");
     }
@@ -99,8 +100,8 @@ lk_status lk_json_get_double(lk_context *context, const char *source, const json
     return LK_OK;
 }
 
-lk_status lk_json_get_bool(lk_context *context, const char *source, const json_t *object, const char *key, bool required,
-                           bool *value) {
+lk_status lk_json_get_bool(lk_context *context, const char *source, const json_t *object, const char *key,
+                           bool required, bool *value) {
     json_t *found;
     LK_TRY(find(context, source, object, key, required, &found));
     if (found == NULL) {

@@ -3,6 +3,8 @@
 
 #include "core/base/context.h"
 
+#undef lk_out_of_memory /* defined for the static analyzer */
+
 bool lk_mul_size(size_t a, size_t b, size_t *out) {
     if (a != 0 && b > SIZE_MAX / a) {
         *out = 0;
