@@ -154,7 +154,7 @@ def main():
     folder = arguments.model
     if folder.is_file():
         folder = work / folder.stem
-        if not (folder / "config.json").exists():  # written last but for the tokenizer
+        if not (folder / "config.json").exists():  # it is written last
             run_child([sys.executable, HERE / "gguf_to_hf.py", arguments.model, folder])
     make_ids(folder, arguments.text, work / "batches.ids", arguments.batch * arguments.steps, arguments.seq)
     run_child([sys.executable, HERE / "torch_lora.py", "--model", folder, "--make-adapter", work / "adapter", "--rank",

@@ -118,11 +118,12 @@ def convert(source, folder):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if fields.get("tokenizer.ggml.model") == "gpt2":
         tokenizer_of(fields).save(str(folder / "tokenizer.json"))
     else:
         print(f"{source}: only byte-level BPE tokenizers are converted; no tokenizer.json written", file=sys.stderr)
+    # Last: a folder with a config.json is complete.
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main():

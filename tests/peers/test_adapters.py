@@ -1,0 +1,103 @@
+"""Adapters and merged models passed between the program and PEFT."""
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN, MODELS, assert_close, golden, golden_runs, load_adapted, load_base, logits_of, loss_of, read_ids
+from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.numpy import load_file
+
+STORIES = MODELS / "stories260k"
+STORIES_IDS = GOLDEN / "stories260k-lora-qv" / "batches.ids"
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+# What PEFT can write in different ways: name -> (model, config).
+MADE = {
+    "lora": ("stories260k", LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])),
+    "all-linear": ("tiny-qwen2", LoraConfig(r=3, lora_alpha=8, target_modules="all-linear")),
+    "target-pattern": ("stories260k", LoraConfig(r=4, target_modules=r".*layers\.[0-2]\.self_attn\.(q|v)_proj")),
+    "some-layers": ("stories260k", LoraConfig(r=4, target_modules=["o_proj"], layers_to_transform=[1, 3])),
+    "excluded": ("stories260k", LoraConfig(r=4, target_modules=["q_proj", "k_proj"], exclude_modules=["k_proj"])),
+    "rslora": ("tiny-qwen3", LoraConfig(r=8, lora_alpha=8, use_rslora=True, target_modules=ALL_LINEAR)),
+    "dora": ("tiny-llama-rope3", LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=ALL_LINEAR)),
+    "ia3": ("stories260k", IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])),
+    "vera": ("stories260k", VeraConfig(r=8, target_modules=["q_proj"], save_projection=True)),
+}
+
+
+def make_adapter(name, folder):
+    """A PEFT adapter every trainable number of which differs from its initial value."""
+    model_name, config = MADE[name]
+    config.task_type = "CAUSAL_LM"
+    torch.manual_seed(7)
+    model = get_peft_model(load_base(MODELS / model_name), config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.15 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return model_name, model.eval()
+
+
+def write_batch(path, run):
+    """The first lines of a run's data."""
+    lines = (GOLDEN / run / "batches.ids").read_text().splitlines(keepends=True)[:6]
+    path.write_text("".join(lines))
+    return path
+
+
+def run_of(model_name):
+    return next(name for name in golden_runs() if golden(name)[1]["model"] == model_name)
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
+def test_peft_loads_what_training_writes(lorikeet, tmp_path, method):
+    out = tmp_path / "out"
+    lorikeet("train", "--model", STORIES, "--data", STORIES_IDS, "--no-shuffle", "--method", method, "--rank", 4, "--alpha",
+             8, "--targets", "q_proj,v_proj", "--batch", 2, "--seq", 48, "--steps", 5, "--lr", 1e-3, "--seed", 3, "--log",
+             tmp_path / "log.jsonl", "--out", out)
+    model = load_adapted(STORIES, out)
+    saved = load_file(out / "adapter_model.safetensors")
+    state = get_peft_model_state_dict(model)
+    assert state.keys() == saved.keys()
+    for key, value in state.items():
+        assert np.array_equal(value.numpy(), saved[key]), key
+    assert any(np.abs(value).max() > 0 for key, value in saved.items() if "lora_B" in key)
+    assert_close(lorikeet.loss(STORIES, STORIES_IDS, out), loss_of(model, read_ids(STORIES_IDS)), relative=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_adapters_made_by_peft_have_the_same_loss(lorikeet, tmp_path, name):
+    model_name, model = make_adapter(name, tmp_path / "adapter")
+    data = write_batch(tmp_path / "some.ids", run_of(model_name))
+    expected, without = loss_of(model, read_ids(data)), loss_of(load_base(MODELS / model_name), read_ids(data))
+    assert abs(expected - without) > 1e-3, "the adapter must change the loss, or this test could not fail"
+    assert_close(lorikeet.loss(MODELS / model_name, data, tmp_path / "adapter"), expected, relative=1e-5)
+
+
+@pytest.mark.parametrize("name", golden_runs())
+def test_golden_adapters_have_the_same_loss(lorikeet, tmp_path, name):
+    folder, result = golden(name)
+    data = write_batch(tmp_path / "some.ids", name)
+    base = MODELS / result["model"]
+    for adapter in ("init_adapter", "final_adapter"):
+        expected = loss_of(load_adapted(base, folder / adapter), read_ids(data))
+        assert_close(lorikeet.loss(base, data, folder / adapter), expected, relative=1e-5)
+
+
+@pytest.mark.parametrize("name", golden_runs())
+def test_a_merged_model_gives_the_adapters_logits(lorikeet, tmp_path, name):
+    folder, result = golden(name)
+    base, out = MODELS / result["model"], tmp_path / "merged"
+    lorikeet("merge", "--model", base, "--adapter", folder / "final_adapter", "--out", out)
+    adapted, merged = load_adapted(base, folder / "final_adapter"), load_base(out)
+    assert merged.state_dict().keys() == load_base(base).state_dict().keys()
+    for ids, _ in read_ids(folder / "batches.ids")[:3]:
+        assert_close(logits_of(merged, ids), logits_of(adapted, ids), absolute=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dora", "ia3", "vera"])
+def test_other_methods_merge_too(lorikeet, tmp_path, name):
+    model_name, model = make_adapter(name, tmp_path / "adapter")
+    lorikeet("merge", "--model", MODELS / model_name, "--adapter", tmp_path / "adapter", "--out", tmp_path / "merged")
+    ids = read_ids(GOLDEN / run_of(model_name) / "batches.ids")[0][0]
+    assert_close(logits_of(load_base(tmp_path / "merged"), ids), logits_of(model, ids), absolute=1e-4)
