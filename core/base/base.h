@@ -107,6 +107,9 @@ bool lk_path_is_directory(const char *path);
 bool lk_path_is_file(const char *path);
 char *lk_path_join(lk_context *context, const char *directory, const char *name); /* lk_free it; NULL: out of memory */
 lk_status lk_make_directories(lk_context *context, const char *path);
+/* Calls visit with the name of each entry of a directory but "." and "..", in no particular order. */
+lk_status lk_directory_each(lk_context *context, const char *path, void (*visit)(void *user, const char *name),
+                            void *user);
 
 /* Writes beside the target and renames onto it at commit (after fsync), so that a full disk or a crash leaves the
  * earlier file whole. Exactly one of commit and abort ends the object. */

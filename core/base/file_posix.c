@@ -1,5 +1,6 @@
 /* The only file of core/ that uses POSIX: mapping, directories, and writes that are atomic and durable. */
 #define _POSIX_C_SOURCE 200809L
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -94,6 +95,26 @@ lk_status lk_make_directories(lk_context *context, const char *path) {
         }
     }
     lk_free(context, partial);
+    return status;
+}
+
+lk_status lk_directory_each(lk_context *context, const char *path, void (*visit)(void *user, const char *name),
+                            void *user) {
+    DIR *directory = opendir(path);
+    if (directory == NULL) {
+        return fail_errno(context, "list", path);
+    }
+    lk_status status = LK_OK;
+    struct dirent *entry;
+    while (errno = 0, (entry = readdir(directory)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            visit(user, entry->d_name);
+        }
+    }
+    if (errno != 0) {
+        status = fail_errno(context, "list", path);
+    }
+    closedir(directory);
     return status;
 }
 
