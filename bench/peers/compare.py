@@ -4,12 +4,13 @@
     bench/peers/compare.py --lorikeet build/release/lorikeet --model MODEL.gguf --batch 4 --seq 256 --rank 8 \\
         --targets all-linear --dtype fp32 --threads 2 --repeats 3
 
-Both sides start from one adapter, read one .ids file in order and use one optimizer, so their losses are compared too: a
-difference means they did not do the same work. Every run is its own process. Of each run the first step (warm-up,
-compilation) is dropped and the median of the others taken; of the runs, the median and the spread (max-min over median).
-Memory is the peak resident size of the process. Timings mean something on an otherwise idle machine only: the load
-average is recorded.
+Both sides start from one adapter, read one .ids file in order and use one optimizer, so their losses are compared too:
+a difference means they did not do the same work. Every run is its own process. Of each run the first step (warm-up,
+compilation) is dropped and the median of the others taken; of the runs, the median and the spread (max-min over
+median). Memory is the peak resident size of the process. Timings mean something on an otherwise idle machine only:
+the load average is recorded.
 """
+
 import argparse
 import json
 import os
@@ -54,8 +55,9 @@ def run_child(command, environment=None):
 
 def torch_environment(threads):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
-    environment.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false",
-                       HF_HUB_OFFLINE="1")
+    environment.update(
+        OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1"
+    )
     return environment
 
 
@@ -67,49 +69,115 @@ def make_ids(folder, text, path, count, seq):
     ids = tokenizer.encode(text.read_text(encoding="utf-8"), add_special_tokens=False).ids
     if len(ids) < count * seq:
         raise SystemExit(f"{text}: {len(ids)} tokens, {count * seq} are needed")
-    rows = (ids[i * seq:(i + 1) * seq] for i in range(count))
+    rows = (ids[i * seq : (i + 1) * seq] for i in range(count))
     path.write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
 
 
 def run_torch(arguments, variant, folder, work):
     output, wall, peak = run_child(
-        [sys.executable, HERE / "torch_lora.py", "--model", folder, "--adapter", work / "adapter", "--ids",
-         work / "batches.ids", "--variant", variant, "--batch", arguments.batch, "--seq", arguments.seq, "--steps",
-         arguments.steps, "--lr", arguments.lr, "--threads", arguments.threads],
-        torch_environment(arguments.threads))
+        [
+            sys.executable,
+            HERE / "torch_lora.py",
+            "--model",
+            folder,
+            "--adapter",
+            work / "adapter",
+            "--ids",
+            work / "batches.ids",
+            "--variant",
+            variant,
+            "--batch",
+            arguments.batch,
+            "--seq",
+            arguments.seq,
+            "--steps",
+            arguments.steps,
+            "--lr",
+            arguments.lr,
+            "--threads",
+            arguments.threads,
+        ],
+        torch_environment(arguments.threads),
+    )
     result = json.loads(output.splitlines()[-1])
-    return {"losses": result["losses"], "step_seconds": result["step_seconds"], "wall_seconds": wall, "peak_bytes": peak,
-            "torch": result["torch"], "capability": result["capability"]}
+    return {
+        "losses": result["losses"],
+        "step_seconds": result["step_seconds"],
+        "wall_seconds": wall,
+        "peak_bytes": peak,
+        "torch": result["torch"],
+        "capability": result["capability"],
+    }
 
 
 def run_lorikeet(arguments, _, folder, work):
     log = work / "log.jsonl"
     log.unlink(missing_ok=True)
     _, wall, peak = run_child(
-        [arguments.lorikeet, "train", "--model", arguments.model, "--data", work / "batches.ids", "--no-shuffle",
-         "--init-adapter", work / "adapter", "--batch", arguments.batch, "--seq", arguments.seq, "--steps",
-         arguments.steps, "--lr", arguments.lr, "--schedule", "constant", "--dtype", arguments.dtype, "--device",
-         arguments.device, "--threads", arguments.threads, "--log", log, "--out", work / "out", *arguments.extra.split()])
+        [
+            arguments.lorikeet,
+            "train",
+            "--model",
+            arguments.model,
+            "--data",
+            work / "batches.ids",
+            "--no-shuffle",
+            "--init-adapter",
+            work / "adapter",
+            "--batch",
+            arguments.batch,
+            "--seq",
+            arguments.seq,
+            "--steps",
+            arguments.steps,
+            "--lr",
+            arguments.lr,
+            "--schedule",
+            "constant",
+            "--dtype",
+            arguments.dtype,
+            "--device",
+            arguments.device,
+            "--threads",
+            arguments.threads,
+            "--log",
+            log,
+            "--out",
+            work / "out",
+            *arguments.extra.split(),
+        ]
+    )
     lines = [line for line in map(json.loads, log.read_text().splitlines()) if "step_seconds" in line]
     if len(lines) != arguments.steps:
         raise SystemExit(f"{log}: {len(lines)} steps logged, expected {arguments.steps}")
-    return {"losses": [l["loss"] for l in lines], "step_seconds": [l["step_seconds"] + l["data_seconds"] for l in lines],
-            "wall_seconds": wall, "peak_bytes": peak}
+    return {
+        "losses": [line["loss"] for line in lines],
+        "step_seconds": [line["step_seconds"] + line["data_seconds"] for line in lines],
+        "wall_seconds": wall,
+        "peak_bytes": peak,
+    }
 
 
 def summary(arguments, runs):
     tokens = arguments.batch * arguments.seq
     rates = [tokens / statistics.median(run["step_seconds"][1:]) for run in runs]
     middle = statistics.median(rates)
-    return {"tokens_per_second": middle, "tokens_per_second_runs": rates, "spread": (max(rates) - min(rates)) / middle,
-            "peak_bytes": statistics.median(run["peak_bytes"] for run in runs),
-            "wall_seconds": statistics.median(run["wall_seconds"] for run in runs), "losses": runs[0]["losses"]}
+    return {
+        "tokens_per_second": middle,
+        "tokens_per_second_runs": rates,
+        "spread": (max(rates) - min(rates)) / middle,
+        "peak_bytes": statistics.median(run["peak_bytes"] for run in runs),
+        "wall_seconds": statistics.median(run["wall_seconds"] for run in runs),
+        "losses": runs[0]["losses"],
+    }
 
 
 def print_table(order, results):
     reference = results.get("lorikeet")
-    print(f"{'program':<24} {'tokens/s':>10} {'spread':>8} {'peak MiB':>9} {'run s':>7} {'Lorikeet is':>12} {'memory':>8}"
-          f" {'loss differs by':>16}")
+    print(
+        f"{'program':<24} {'tokens/s':>10} {'spread':>8} {'peak MiB':>9} {'run s':>7} {'Lorikeet is':>12} {'memory':>8}"
+        f" {'loss differs by':>16}"
+    )
     for name in order:
         row = results[name]
         ratio = memory = loss = ""
@@ -117,8 +185,10 @@ def print_table(order, results):
             ratio = f"{reference['tokens_per_second'] / row['tokens_per_second']:.2f}x"
             memory = f"{reference['peak_bytes'] / row['peak_bytes']:.2f}x"
             loss = f"{max(abs(a - b) for a, b in zip(reference['losses'], row['losses'])):.1e}"
-        print(f"{name:<24} {row['tokens_per_second']:>10.1f} {row['spread']:>8.1%} {row['peak_bytes'] / 2**20:>9.0f}"
-              f" {row['wall_seconds']:>7.1f} {ratio:>12} {memory:>8} {loss:>16}")
+        print(
+            f"{name:<24} {row['tokens_per_second']:>10.1f} {row['spread']:>8.1%} {row['peak_bytes'] / 2**20:>9.0f}"
+            f" {row['wall_seconds']:>7.1f} {ratio:>12} {memory:>8} {loss:>16}"
+        )
 
 
 def main():
@@ -139,7 +209,9 @@ def main():
     parser.add_argument("--steps", type=int, default=6, help="of a run, the first of which is dropped")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--text", type=pathlib.Path, default=TEXT)
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/peers"), help="converted model, batches")
+    parser.add_argument(
+        "--work", type=pathlib.Path, default=pathlib.Path("build/peers"), help="converted model, batches"
+    )
     parser.add_argument("--json", type=pathlib.Path, help="results; default WORK/compare.json")
     arguments = parser.parse_args()
     if arguments.steps < 3:
@@ -157,8 +229,22 @@ def main():
         if not (folder / "config.json").exists():  # it is written last
             run_child([sys.executable, HERE / "gguf_to_hf.py", arguments.model, folder])
     make_ids(folder, arguments.text, work / "batches.ids", arguments.batch * arguments.steps, arguments.seq)
-    run_child([sys.executable, HERE / "torch_lora.py", "--model", folder, "--make-adapter", work / "adapter", "--rank",
-               arguments.rank, "--alpha", arguments.alpha, "--targets", arguments.targets])
+    run_child(
+        [
+            sys.executable,
+            HERE / "torch_lora.py",
+            "--model",
+            folder,
+            "--make-adapter",
+            work / "adapter",
+            "--rank",
+            arguments.rank,
+            "--alpha",
+            arguments.alpha,
+            "--targets",
+            arguments.targets,
+        ]
+    )
 
     contenders = [("lorikeet", run_lorikeet, arguments.dtype)] if arguments.lorikeet else []
     contenders += [(f"pytorch {variant}", run_torch, variant) for variant in variants]
@@ -167,16 +253,28 @@ def main():
     for repeat in range(arguments.repeats):
         for name, function, variant in contenders:
             runs[name].append(function(arguments, variant, folder, work))
-            print(f"run {repeat + 1}/{arguments.repeats} {name}: {summary(arguments, runs[name][-1:])['tokens_per_second']:.1f}"
-                  " tokens/s", file=sys.stderr)
+            rate = summary(arguments, runs[name][-1:])["tokens_per_second"]
+            print(
+                f"run {repeat + 1}/{arguments.repeats} {name}: {rate:.1f} tokens/s",
+                file=sys.stderr,
+            )
     results = {name: summary(arguments, runs[name]) for name in runs}
     print_table(list(runs), results)
     settings = {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in vars(arguments).items()}
     settings["model"], settings["lorikeet"] = arguments.model.name, bool(arguments.lorikeet)
     for key in ("work", "json", "text"):
         del settings[key]
-    report = {"settings": settings, "machine": {"processor": processor(), "cpus": os.cpu_count(),
-              "load_before": load_before, "load_after": os.getloadavg()}, "results": results, "runs": runs}
+    report = {
+        "settings": settings,
+        "machine": {
+            "processor": processor(),
+            "cpus": os.cpu_count(),
+            "load_before": load_before,
+            "load_after": os.getloadavg(),
+        },
+        "results": results,
+        "runs": runs,
+    }
     path = arguments.json or work / "compare.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
 

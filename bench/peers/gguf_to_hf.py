@@ -7,6 +7,7 @@ Quantised tensors are dequantised exactly (block formats define every weight as 
 of the q and k projections in the interleaved order of rotary embedding (x0 y0 x1 y1 ...), Hugging Face in halves (x0 x1
 ... y0 y1 ...), so those rows are permuted back. A byte-level BPE tokenizer becomes tokenizer.json.
 """
+
 import argparse
 import json
 import pathlib
@@ -63,10 +64,14 @@ def tokenizer_of(fields):
     elif pre == "gpt-2":
         steps = [byte_level]
     elif pre == "qwen2":
-        pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-                   r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-        steps = [pre_tokenizers.Split(Regex(pattern), "isolated"),
-                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        pattern = (
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+            r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )
+        steps = [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     else:
         raise SystemExit(f"tokenizer.ggml.pre = {pre}: expected smollm, gpt-2 or qwen2")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)

@@ -4,6 +4,7 @@
 It reads the same .ids file and the same initial adapter as Lorikeet, so both do the same work and their losses agree.
 With --make-adapter DIR it only writes an initial adapter and stops.
 """
+
 import argparse
 import json
 import time
@@ -24,7 +25,7 @@ def batches_of(path, batch, seq):
         raise SystemExit(f"{path}: every sequence must have {seq} ids")
     rows = np.stack(rows)
     whole = len(rows) // batch
-    return torch.from_numpy(rows[:whole * batch].reshape(whole, batch, seq))
+    return torch.from_numpy(rows[: whole * batch].reshape(whole, batch, seq))
 
 
 def load_model(folder, dtype):
@@ -60,15 +61,19 @@ def train(arguments):
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         seconds.append(time.perf_counter() - begin)
-    print(json.dumps({
-        "variant": arguments.variant,
-        "torch": torch.__version__,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "trainable": sum(p.numel() for p in parameters),
-        "losses": losses,
-        "step_seconds": seconds,
-    }))
+    print(
+        json.dumps(
+            {
+                "variant": arguments.variant,
+                "torch": torch.__version__,
+                "capability": torch.backends.cpu.get_cpu_capability(),
+                "threads": torch.get_num_threads(),
+                "trainable": sum(p.numel() for p in parameters),
+                "losses": losses,
+                "step_seconds": seconds,
+            }
+        )
+    )
 
 
 def main():

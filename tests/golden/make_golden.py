@@ -7,6 +7,7 @@
 Every random number comes from numpy's PCG64 with the seeds below, so only the arithmetic depends on the versions, which
 each run records. tests/data/golden/README.md says what the files hold.
 """
+
 import argparse
 import json
 import math
@@ -34,61 +35,177 @@ SEED = 20260
 IGNORED = -100
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-COMMON = {"hidden_act": "silu", "num_hidden_layers": 2, "max_position_embeddings": 128, "initializer_range": 0.02,
-          "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2, "dtype": "float32"}
+COMMON = {
+    "hidden_act": "silu",
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.02,
+    "attention_dropout": 0.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "dtype": "float32",
+}
 # The last two keep the spelling of older transformers (rope_theta and rope_scaling at the top level): both are met.
 MODELS = {
     "tiny-qwen2": {
-        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 256, "hidden_size": 48,
-        "intermediate_size": 80, "num_attention_heads": 6, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "tie_word_embeddings": True,
-        "use_sliding_window": False},
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "vocab_size": 256,
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+    },
     "tiny-qwen3": {
-        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 300, "hidden_size": 40,
-        "intermediate_size": 72, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-        "rms_norm_eps": 1e-6, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-        "tie_word_embeddings": True, "attention_bias": False, "use_sliding_window": False},
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "vocab_size": 300,
+        "hidden_size": 40,
+        "intermediate_size": 72,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        "tie_word_embeddings": True,
+        "attention_bias": False,
+        "use_sliding_window": False,
+    },
     "tiny-llama-rope3": {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256, "hidden_size": 64,
-        "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16,
-        "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False,
-        "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
-                            "high_freq_factor": 4.0, "original_max_position_embeddings": 32}},
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 256,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
     "tiny-llama-linear": {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256, "hidden_size": 32,
-        "intermediate_size": 56, "num_attention_heads": 4, "num_key_value_heads": 4, "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False,
-        "rope_theta": 10000.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 256,
+        "hidden_size": 32,
+        "intermediate_size": 56,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rope_theta": 10000.0,
+        "rope_scaling": {"type": "linear", "factor": 4.0},
+    },
     "tiny-mistral": {
-        "architectures": ["MistralForCausalLM"], "model_type": "mistral", "vocab_size": 256, "hidden_size": 48,
-        "intermediate_size": 100, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16,
-        "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "rope_theta": 10000.0, "sliding_window": 16},
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "vocab_size": 256,
+        "hidden_size": 48,
+        "intermediate_size": 100,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "rope_theta": 10000.0,
+        "sliding_window": 16,
+    },
 }
 
 # What a run does not say: batch (sequences of a micro-batch), accumulation, seq (longest sequence), steps, adapter, ...
-DEFAULTS = {"batch": 2, "accumulation": 1, "seq": 48, "steps": 16, "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8,
-            "weight_decay": 0.0, "max_grad_norm": None, "schedule": "constant", "warmup_steps": 0, "ragged": False,
-            "masked": False, "nonzero_b": True, "merged": False}
+DEFAULTS = {
+    "batch": 2,
+    "accumulation": 1,
+    "seq": 48,
+    "steps": 16,
+    "lr": 1e-3,
+    "betas": [0.9, 0.999],
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "max_grad_norm": None,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "ragged": False,
+    "masked": False,
+    "nonzero_b": True,
+    "merged": False,
+}
 RUNS = {
-    "stories260k-lora-qv": {"model": "stories260k", "adapter": {"r": 8, "lora_alpha": 16, "target_modules":
-                            ["q_proj", "v_proj"]}, "nonzero_b": False, "steps": 20, "merged": True},
-    "qwen2-all-linear": {"model": "tiny-qwen2", "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ALL_LINEAR},
-                         "merged": True},
-    "qwen3-patterns": {"model": "tiny-qwen3", "adapter": {
-        "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"],
-        "rank_pattern": {"q_proj": 6, "model.layers.1.mlp.down_proj": 2},
-        "alpha_pattern": {"v_proj": 20, r"layers\.0\.self_attn\.(k|o)_proj": 3}}},
-    "llama-rope3-rslora-masked": {"model": "tiny-llama-rope3", "adapter": {
-        "r": 6, "lora_alpha": 9, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"], "use_rslora": True},
-        "masked": True, "weight_decay": 0.1, "seq": 64, "lr": 5e-3},
-    "llama-linear-ragged": {"model": "tiny-llama-linear", "adapter": {"r": 4, "lora_alpha": 4,
-                            "target_modules": ["q_proj", "k_proj", "up_proj"]}, "ragged": True, "batch": 4, "steps": 12},
-    "mistral-window": {"model": "tiny-mistral", "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ALL_LINEAR},
-                       "seq": 96, "steps": 12},
-    "stories260k-accumulate-clip-cosine": {"model": "stories260k", "adapter": {"r": 4, "lora_alpha": 8,
-                                           "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
-                                           "accumulation": 2, "masked": True, "max_grad_norm": 0.5, "lr": 3e-3,
-                                           "schedule": "cosine", "warmup_steps": 4, "steps": 18},
+    "stories260k-lora-qv": {
+        "model": "stories260k",
+        "adapter": {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]},
+        "nonzero_b": False,
+        "steps": 20,
+        "merged": True,
+    },
+    "qwen2-all-linear": {
+        "model": "tiny-qwen2",
+        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ALL_LINEAR},
+        "merged": True,
+    },
+    "qwen3-patterns": {
+        "model": "tiny-qwen3",
+        "adapter": {
+            "r": 4,
+            "lora_alpha": 8,
+            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"],
+            "rank_pattern": {"q_proj": 6, "model.layers.1.mlp.down_proj": 2},
+            "alpha_pattern": {"v_proj": 20, r"layers\.0\.self_attn\.(k|o)_proj": 3},
+        },
+    },
+    "llama-rope3-rslora-masked": {
+        "model": "tiny-llama-rope3",
+        "adapter": {
+            "r": 6,
+            "lora_alpha": 9,
+            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+            "use_rslora": True,
+        },
+        "masked": True,
+        "weight_decay": 0.1,
+        "seq": 64,
+        "lr": 5e-3,
+    },
+    "llama-linear-ragged": {
+        "model": "tiny-llama-linear",
+        "adapter": {"r": 4, "lora_alpha": 4, "target_modules": ["q_proj", "k_proj", "up_proj"]},
+        "ragged": True,
+        "batch": 4,
+        "steps": 12,
+    },
+    "mistral-window": {
+        "model": "tiny-mistral",
+        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ALL_LINEAR},
+        "seq": 96,
+        "steps": 12,
+    },
+    "stories260k-accumulate-clip-cosine": {
+        "model": "stories260k",
+        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+        "accumulation": 2,
+        "masked": True,
+        "max_grad_norm": 0.5,
+        "lr": 3e-3,
+        "schedule": "cosine",
+        "warmup_steps": 4,
+        "steps": 18,
+    },
 }
 
 
@@ -124,7 +241,7 @@ def make_model(name, folder):
 
 
 def token_stream(model, models):
-    """Tokens of the play for a model with a tokenizer; for the random models its bytes, which their vocabularies hold."""
+    """Tokens of the play for a model with a tokenizer; for the random models, its bytes."""
     text = TEXT.read_text(encoding="utf-8")[:60000]
     tokenizer = models / model / "tokenizer.json"
     if tokenizer.exists():
@@ -133,12 +250,12 @@ def token_stream(model, models):
 
 
 def make_sequences(name, run, models):
-    """(ids, labels) of every sequence in order. Labels are aligned with the ids: position t is scored by logits of t-1."""
+    """(ids, labels) of every sequence in order. Labels are aligned with the ids: position t is scored by t-1."""
     stream, random, start = token_stream(run["model"], models), generator(name + " data"), 0
     rows = []
     for _ in range(run["steps"] * run["accumulation"] * run["batch"]):
         length = int(random.integers(3, run["seq"] + 1)) if run["ragged"] else run["seq"]
-        ids = stream[start:start + length]
+        ids = stream[start : start + length]
         start += length
         labels = list(ids)
         if run["masked"]:  # a prompt without loss, of a different length each time, and a hole
@@ -163,9 +280,11 @@ def tensors_of(rows):
     """Padded on the right, padding masked from attention and loss."""
     width = max(len(ids) for ids, _ in rows)
     pad = lambda values, fill: values + [fill] * (width - len(values))
-    return {"input_ids": torch.tensor([pad(ids, 0) for ids, _ in rows]),
-            "labels": torch.tensor([pad(labels, IGNORED) for _, labels in rows]),
-            "attention_mask": torch.tensor([pad([1] * len(ids), 0) for ids, _ in rows])}
+    return {
+        "input_ids": torch.tensor([pad(ids, 0) for ids, _ in rows]),
+        "labels": torch.tensor([pad(labels, IGNORED) for _, labels in rows]),
+        "attention_mask": torch.tensor([pad([1] * len(ids), 0) for ids, _ in rows]),
+    }
 
 
 def target_count(batch):
@@ -230,8 +349,8 @@ def make_run(name, models, folder):
     rows = make_sequences(name, run, models)
     write_ids(folder / "batches.ids", rows)
     batch, accumulation = run["batch"], run["accumulation"]
-    micro = [tensors_of(rows[i:i + batch]) for i in range(0, len(rows), batch)]
-    steps = [micro[i:i + accumulation] for i in range(0, len(micro), accumulation)]
+    micro = [tensors_of(rows[i : i + batch]) for i in range(0, len(rows), batch)]
+    steps = [micro[i : i + accumulation] for i in range(0, len(micro), accumulation)]
 
     base = AutoModelForCausalLM.from_pretrained(models / run["model"], dtype=torch.float32, attn_implementation="eager")
     base.config.use_cache = False
@@ -241,8 +360,9 @@ def make_run(name, models, folder):
     save_adapter(model, run, folder / "init_adapter")
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=run["lr"], betas=run["betas"], eps=run["eps"],
-                                  weight_decay=run["weight_decay"])
+    optimizer = torch.optim.AdamW(
+        parameters, lr=run["lr"], betas=run["betas"], eps=run["eps"], weight_decay=run["weight_decay"]
+    )
     if run["schedule"] == "cosine":
         schedule = transformers.get_cosine_schedule_with_warmup(optimizer, run["warmup_steps"], run["steps"])
     else:
@@ -270,13 +390,21 @@ def make_run(name, models, folder):
     final = gradients(model)
     save_file(final, folder / "final_batch0_grads.safetensors")
     result = {
-        "model": run["model"], "trainable": sum(p.numel() for p in parameters),
+        "model": run["model"],
+        "trainable": sum(p.numel() for p in parameters),
         "settings": {k: run[k] for k in DEFAULTS if k not in ("merged", "nonzero_b")} | {"dropout": 0.0},
         "loss": "mean over the unmasked shifted targets of all micro-batches of an optimizer step",
-        "losses": losses, "targets": targets, "learning_rates": rates, "grad_norms": norms,
+        "losses": losses,
+        "targets": targets,
+        "learning_rates": rates,
+        "grad_norms": norms,
         "final_on_batch0": {"loss": final_loss, "grad_norm": norm(final)},
-        "versions": {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__,
-                     "peft": peft.__version__, "numpy": np.__version__},
+        "versions": {
+            "torch": torch.__version__.split("+")[0],
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+            "numpy": np.__version__,
+        },
     }
     if run["merged"]:
         merged = model.merge_and_unload().eval()
@@ -288,8 +416,10 @@ def make_run(name, models, folder):
     if run["accumulation"] == 1:
         save_file(logits, folder / "logits.safetensors")
     (folder / "losses.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{name}: loss {losses[0]:.4f} .. {losses[-1]:.4f}, gradient norm {min(norms):.3f} .. {max(norms):.3f}, "
-          f"batch 0 {losses[0]:.4f} -> {final_loss:.4f}")
+    print(
+        f"{name}: loss {losses[0]:.4f} .. {losses[-1]:.4f}, gradient norm {min(norms):.3f} .. {max(norms):.3f}, "
+        f"batch 0 {losses[0]:.4f} -> {final_loss:.4f}"
+    )
 
 
 def make_all(output, stories):

@@ -1,4 +1,5 @@
 """What the peers' tests share: running the program, and the same computations with PyTorch and PEFT."""
+
 import json
 import os
 import pathlib
@@ -65,7 +66,7 @@ def load_base(folder):
 
 
 def load_adapted(folder, adapter, trainable=False):
-    """PEFT only warns about adapter tensors that the file lacks or the model has no place for: here that is an error."""
+    """PEFT only warns about adapter tensors that are missing or have no place: here that is an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(missing|unexpected) adapter keys.*")
         return PeftModel.from_pretrained(load_base(folder), adapter, is_trainable=trainable).eval()
@@ -100,18 +101,45 @@ def golden(name):
 def train_arguments(folder, result, model, out):
     """The command line that repeats a golden run."""
     settings = result["settings"]
-    arguments = ["train", "--model", model, "--data", folder / "batches.ids", "--no-shuffle", "--init-adapter",
-                 folder / "init_adapter", "--batch", settings["batch"], "--accum", settings["accumulation"], "--seq",
-                 settings["seq"], "--steps", settings["steps"], "--lr", settings["lr"], "--weight-decay",
-                 settings["weight_decay"], "--schedule", settings["schedule"], "--warmup", settings["warmup_steps"],
-                 "--log", out / "log.jsonl", "--out", out / "adapter"]
+    arguments = [
+        "train",
+        "--model",
+        model,
+        "--data",
+        folder / "batches.ids",
+        "--no-shuffle",
+        "--init-adapter",
+        folder / "init_adapter",
+        "--batch",
+        settings["batch"],
+        "--accum",
+        settings["accumulation"],
+        "--seq",
+        settings["seq"],
+        "--steps",
+        settings["steps"],
+        "--lr",
+        settings["lr"],
+        "--weight-decay",
+        settings["weight_decay"],
+        "--schedule",
+        settings["schedule"],
+        "--warmup",
+        settings["warmup_steps"],
+        "--log",
+        out / "log.jsonl",
+        "--out",
+        out / "adapter",
+    ]
     if settings["max_grad_norm"] is not None:
         arguments += ["--max-grad-norm", settings["max_grad_norm"]]
     return arguments
 
 
 def logged(path):
-    return [line for line in map(json.loads, path.read_text().splitlines()) if "loss" in line and "step_seconds" in line]
+    return [
+        line for line in map(json.loads, path.read_text().splitlines()) if "loss" in line and "step_seconds" in line
+    ]
 
 
 def assert_close(found, expected, absolute=0.0, relative=0.0):

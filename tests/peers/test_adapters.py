@@ -1,8 +1,20 @@
 """Adapters and merged models passed between the program and PEFT."""
+
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, MODELS, assert_close, golden, golden_runs, load_adapted, load_base, logits_of, loss_of, read_ids
+from conftest import (
+    GOLDEN,
+    MODELS,
+    assert_close,
+    golden,
+    golden_runs,
+    load_adapted,
+    load_base,
+    logits_of,
+    loss_of,
+    read_ids,
+)
 from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.numpy import load_file
 
@@ -19,7 +31,10 @@ MADE = {
     "excluded": ("stories260k", LoraConfig(r=4, target_modules=["q_proj", "k_proj"], exclude_modules=["k_proj"])),
     "rslora": ("tiny-qwen3", LoraConfig(r=8, lora_alpha=8, use_rslora=True, target_modules=ALL_LINEAR)),
     "dora": ("tiny-llama-rope3", LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=ALL_LINEAR)),
-    "ia3": ("stories260k", IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])),
+    "ia3": (
+        "stories260k",
+        IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    ),
     "vera": ("stories260k", VeraConfig(r=8, target_modules=["q_proj"], save_projection=True)),
 }
 
@@ -52,9 +67,36 @@ def run_of(model_name):
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
 def test_peft_loads_what_training_writes(lorikeet, tmp_path, method):
     out = tmp_path / "out"
-    lorikeet("train", "--model", STORIES, "--data", STORIES_IDS, "--no-shuffle", "--method", method, "--rank", 4, "--alpha",
-             8, "--targets", "q_proj,v_proj", "--batch", 2, "--seq", 48, "--steps", 5, "--lr", 1e-3, "--seed", 3, "--log",
-             tmp_path / "log.jsonl", "--out", out)
+    lorikeet(
+        "train",
+        "--model",
+        STORIES,
+        "--data",
+        STORIES_IDS,
+        "--no-shuffle",
+        "--method",
+        method,
+        "--rank",
+        4,
+        "--alpha",
+        8,
+        "--targets",
+        "q_proj,v_proj",
+        "--batch",
+        2,
+        "--seq",
+        48,
+        "--steps",
+        5,
+        "--lr",
+        1e-3,
+        "--seed",
+        3,
+        "--log",
+        tmp_path / "log.jsonl",
+        "--out",
+        out,
+    )
     model = load_adapted(STORIES, out)
     saved = load_file(out / "adapter_model.safetensors")
     state = get_peft_model_state_dict(model)

@@ -1,4 +1,5 @@
 """Whole training runs, repeated by the program."""
+
 import json
 import os
 import pathlib
@@ -14,7 +15,7 @@ LOSS = 1e-4  # another order of summation stays near 1e-6, any left-out feature 
 def test_shipped_adapters_mean_the_same_to_peft(name):
     """The golden files against this PEFT: a failure here is not the program's."""
     folder, result = golden(name)
-    first = read_ids(folder / "batches.ids")[:result["settings"]["batch"] * result["settings"]["accumulation"]]
+    first = read_ids(folder / "batches.ids")[: result["settings"]["batch"] * result["settings"]["accumulation"]]
     for adapter, loss in (("init_adapter", result["losses"][0]), ("final_adapter", result["final_on_batch0"]["loss"])):
         assert_close(loss_of(load_adapted(MODELS / result["model"], folder / adapter), first), loss, relative=1e-5)
 
@@ -41,10 +42,32 @@ def test_training_repeats_the_smollm2_run(lorikeet, tmp_path):
     result = json.loads((folder / "losses.json").read_text())
     data = tmp_path / "batches.ids"
     data.write_text((folder / "batches.txt").read_text())
-    lorikeet("train", "--model", model, "--data", data, "--no-shuffle", "--init-adapter", folder / "init_adapter",
-             "--batch", result["batch"], "--seq", result["seq"], "--steps", result["steps"], "--lr", result["lr"],
-             "--weight-decay", result["weight_decay"], "--schedule", "constant", "--log", tmp_path / "log.jsonl", "--out",
-             tmp_path / "adapter")
+    lorikeet(
+        "train",
+        "--model",
+        model,
+        "--data",
+        data,
+        "--no-shuffle",
+        "--init-adapter",
+        folder / "init_adapter",
+        "--batch",
+        result["batch"],
+        "--seq",
+        result["seq"],
+        "--steps",
+        result["steps"],
+        "--lr",
+        result["lr"],
+        "--weight-decay",
+        result["weight_decay"],
+        "--schedule",
+        "constant",
+        "--log",
+        tmp_path / "log.jsonl",
+        "--out",
+        tmp_path / "adapter",
+    )
     assert_close([line["loss"] for line in logged(tmp_path / "log.jsonl")], result["losses"], absolute=LOSS)
     found = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     for key, value in load_file(folder / "final_adapter" / "adapter_model.safetensors").items():
