@@ -39,7 +39,7 @@ void lk_dataset_destroy(lk_dataset *dataset);
 
 typedef struct lk_sample {
     const int32_t *ids;
-    const int32_t *labels; /* as many as ids; the same pointer as ids where every token counts */
+    const int32_t *labels; /* as many as ids; the same pointer as ids where every token counts; NULL when classifying */
     int64_t length;
     int32_t class_label; /* -100 unless classifying */
 } lk_sample;
@@ -53,6 +53,7 @@ typedef struct lk_dataset_info {
     int64_t longest;      /* the longest sample */
     int64_t cut, dropped; /* rows, see lk_dataset_load */
     int64_t classes;      /* 1 + the largest class; 0 unless classifying */
+    bool classify;
     bool from_cache;
 } lk_dataset_info;
 lk_dataset_info lk_dataset_get_info(const lk_dataset *dataset);
