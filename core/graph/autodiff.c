@@ -45,14 +45,23 @@ static lk_status differentiate(backward_pass *pass, const lk_node *node, bool *n
         return LK_OK;
     }
     const lk_op_info *info = lk_op_info_of(node->op);
-    if (info->gradient == NULL || d_outputs[0] == NULL) {
-        return lk_fail(graph->context, LK_STATUS_UNSUPPORTED, "%s at %s has no gradient", info->name, node->scope);
+    bool only_first = true; /* no op has a gradient for outputs that exist for the backward pass (lse, rstd, s) */
+    for (int i = 1; i < node->num_outputs; i++) {
+        only_first = only_first && d_outputs[i] == NULL;
+    }
+    if (info->gradient == NULL || d_outputs[0] == NULL || !only_first) {
+        return lk_fail(graph->context, LK_STATUS_UNSUPPORTED, "%s at %s has no gradient%s", info->name, node->scope,
+                       only_first ? "" : " for its second output");
     }
     lk_graph_set_scope(graph, node->scope);
     LK_TRY(info->gradient(graph, node, d_outputs, needed, d_inputs));
     LK_TRY(graph->status);
     for (int i = 0; i < node->num_inputs; i++) {
-        if (needed[i] && d_inputs[i] != NULL) {
+        if (needed[i] && d_inputs[i] == NULL) { /* never a silent zero */
+            return lk_fail(graph->context, LK_STATUS_UNSUPPORTED, "%s at %s has no gradient for input %d", info->name,
+                           node->scope, i);
+        }
+        if (needed[i]) {
             lk_tensor **sum = &pass->gradient[node->inputs[i]->id];
             *sum = *sum == NULL ? d_inputs[i] : lk_build_add(graph, *sum, d_inputs[i]);
         }
@@ -85,7 +94,7 @@ static lk_status run_backward(backward_pass *pass, lk_tensor *loss, int num_targ
         }
     }
     graph->scope = scope;
-    for (int i = 0; i < num_targets; i++) {
+    for (int i = 0; i < num_targets && graph->status == LK_OK; i++) {
         gradients[i] = pass->gradient[targets[i]->id];
     }
     return graph->status;

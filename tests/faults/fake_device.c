@@ -1,0 +1,300 @@
+#include "tests/faults/fake_device.h"
+
+#include <string.h>
+
+_Static_assert(LK_OP_COUNT <= 64, "an op is a feature bit of the fake device");
+
+/* Each buffer, command and list is one of a reference device inside. */
+typedef struct fake_device {
+    lk_device device;
+    lk_device *inner;
+    fake_counters counters;
+    int countdown[FAKE_CALL_COUNT];
+    lk_status failure[FAKE_CALL_COUNT];
+} fake_device;
+
+struct lk_buffer {
+    lk_buffer *inner;
+    size_t bytes;
+};
+
+struct lk_commands {
+    lk_arena arena;
+    lk_commands *inner;
+    lk_command *commands;
+    int count;
+};
+
+static const lk_backend fake_backend;
+
+static fake_device *fake_of(lk_device *device) {
+    return (fake_device *)device;
+}
+
+static lk_status enter(lk_device *device, fake_call call) {
+    fake_device *self = fake_of(device);
+    self->counters.calls[call]++;
+    if (self->countdown[call] > 0 && --self->countdown[call] == 0) {
+        return lk_fail(device->context, self->failure[call], "injected failure");
+    }
+    return LK_OK;
+}
+
+static lk_status probe(lk_context *context, lk_device_caps *caps, int capacity, int *count) {
+    LK_TRY(lk_backend_reference.probe(context, caps, capacity, count));
+    if (capacity > 0) {
+        strcpy(caps[0].backend, "fake");
+        caps[0].is_cpu = caps[0].host_memory = false;
+    }
+    return LK_OK;
+}
+
+static lk_status open_device(lk_context *context, const lk_device_caps *caps, const lk_device_options *options,
+                             lk_device **out) {
+    *out = NULL;
+    fake_device *self = lk_calloc(context, 1, sizeof *self);
+    if (self == NULL) {
+        return lk_out_of_memory(context, sizeof *self, "a device");
+    }
+    lk_status status = lk_backend_reference.open(context, caps, options, &self->inner);
+    if (status != LK_OK) {
+        lk_free(context, self);
+        return status;
+    }
+    self->device = (lk_device){&fake_backend, context, *caps};
+    *out = &self->device;
+    return LK_OK;
+}
+
+static void close_device(lk_device *device) {
+    if (device != NULL) {
+        lk_backend_reference.close(fake_of(device)->inner);
+        lk_free(device->context, device);
+    }
+}
+
+static lk_status alloc_buffer(lk_device *device, size_t bytes, lk_buffer **out) {
+    *out = NULL;
+    LK_TRY(enter(device, FAKE_ALLOC));
+    lk_buffer *buffer = lk_calloc(device->context, 1, sizeof *buffer);
+    if (buffer == NULL) {
+        return lk_out_of_memory(device->context, sizeof *buffer, "a buffer");
+    }
+    lk_status status = lk_backend_reference.alloc(fake_of(device)->inner, bytes, &buffer->inner);
+    if (status != LK_OK) {
+        lk_free(device->context, buffer);
+        return status;
+    }
+    buffer->bytes = bytes;
+    fake_of(device)->counters.live_buffers++;
+    *out = buffer;
+    return LK_OK;
+}
+
+static lk_status wrap_buffer(lk_device *device, const void *host, size_t bytes, lk_buffer **out) {
+    (void)host;
+    (void)bytes;
+    *out = NULL;
+    return lk_fail(device->context, LK_STATUS_UNSUPPORTED, "the fake device cannot use memory of the host");
+}
+
+static void free_buffer(lk_device *device, lk_buffer *buffer) {
+    if (buffer != NULL) {
+        lk_backend_reference.free(fake_of(device)->inner, buffer->inner);
+        lk_free(device->context, buffer);
+        fake_of(device)->counters.live_buffers--;
+    }
+}
+
+static void *map_buffer(lk_buffer *buffer) {
+    (void)buffer;
+    return NULL;
+}
+
+static lk_status upload(lk_device *device, lk_buffer *buffer, size_t offset, const void *host, size_t bytes) {
+    LK_TRY(enter(device, FAKE_UPLOAD));
+    return lk_backend_reference.upload(fake_of(device)->inner, buffer->inner, offset, host, bytes);
+}
+
+static lk_status download(lk_device *device, lk_buffer *buffer, size_t offset, void *host, size_t bytes) {
+    LK_TRY(enter(device, FAKE_DOWNLOAD));
+    return lk_backend_reference.download(fake_of(device)->inner, buffer->inner, offset, host, bytes);
+}
+
+static lk_binding inner_binding(const lk_binding *binding) {
+    lk_binding inner = *binding;
+    inner.buffer = binding->buffer != NULL ? binding->buffer->inner : NULL;
+    return inner;
+}
+
+static lk_status translate(lk_commands *list, const lk_command *commands) {
+    for (int i = 0; i < list->count; i++) {
+        const lk_node *node = commands[i].node;
+        size_t count = (size_t)(node->num_inputs + node->num_outputs);
+        lk_binding *bindings = lk_arena_alloc(&list->arena, (count + 1) * sizeof *bindings);
+        if (bindings == NULL) {
+            return lk_out_of_memory(list->arena.context, count * sizeof *bindings, "a command");
+        }
+        for (int j = 0; j < node->num_inputs; j++) {
+            bindings[j] = inner_binding(&commands[i].inputs[j]);
+        }
+        for (int j = 0; j < node->num_outputs; j++) {
+            bindings[node->num_inputs + j] = inner_binding(&commands[i].outputs[j]);
+        }
+        list->commands[i] = commands[i];
+        list->commands[i].inputs = bindings;
+        list->commands[i].outputs = bindings + node->num_inputs;
+        list->commands[i].scratch = inner_binding(&commands[i].scratch);
+    }
+    return LK_OK;
+}
+
+static void release(lk_device *device, lk_commands *list) {
+    if (list != NULL) {
+        lk_backend_reference.release(fake_of(device)->inner, list->inner);
+        lk_arena_free(&list->arena);
+        lk_free(device->context, list);
+        fake_of(device)->counters.live_lists--;
+    }
+}
+
+static lk_status compile(lk_device *device, const lk_command *commands, int count, lk_commands **out) {
+    *out = NULL;
+    LK_TRY(enter(device, FAKE_COMPILE));
+    lk_commands *list = lk_calloc(device->context, 1, sizeof *list);
+    if (list == NULL) {
+        return lk_out_of_memory(device->context, sizeof *list, "a command list");
+    }
+    fake_of(device)->counters.live_lists++;
+    lk_arena_init(&list->arena, device->context);
+    list->count = count;
+    list->commands = lk_arena_alloc(&list->arena, (size_t)(count + 1) * sizeof *list->commands);
+    lk_status status = list->commands != NULL ? translate(list, commands)
+                                              : lk_out_of_memory(device->context, sizeof *list->commands, "commands");
+    if (status == LK_OK) {
+        status = lk_backend_reference.compile(fake_of(device)->inner, list->commands, count, &list->inner);
+    }
+    if (status != LK_OK) {
+        release(device, list);
+        return status;
+    }
+    *out = list;
+    return LK_OK;
+}
+
+/* All ones is a NaN in every float format. */
+static lk_status spoil(lk_device *device, const lk_binding *scratch) {
+    static const unsigned char ones[256] = {
+#define EIGHT 255, 255, 255, 255, 255, 255, 255, 255
+        EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT,
+        EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT,
+#undef EIGHT
+    };
+    for (size_t done = 0; done < scratch->bytes; done += sizeof ones) {
+        LK_TRY(lk_backend_reference.upload(fake_of(device)->inner, scratch->buffer, scratch->offset + done, ones,
+                                           LK_MIN(sizeof ones, scratch->bytes - done)));
+    }
+    return LK_OK;
+}
+
+static lk_status run(lk_device *device, lk_commands *list, double *seconds) {
+    fake_device *self = fake_of(device);
+    LK_TRY(enter(device, FAKE_RUN));
+    /* scratch is written after the command too: what an overlap would spoil is then an output */
+    for (int i = 0; i < list->count; i++) {
+        lk_commands *single;
+        LK_TRY(spoil(device, &list->commands[i].scratch));
+        LK_TRY(lk_backend_reference.compile(self->inner, &list->commands[i], 1, &single));
+        lk_status status = lk_backend_reference.run(self->inner, single, seconds != NULL ? seconds + i : NULL);
+        lk_backend_reference.release(self->inner, single);
+        LK_TRY(status);
+        LK_TRY(spoil(device, &list->commands[i].scratch));
+        self->counters.commands++;
+    }
+    return LK_OK;
+}
+
+static lk_status wait_device(lk_device *device) {
+    return enter(device, FAKE_WAIT);
+}
+
+static double cost(const lk_device_caps *caps, const lk_node *node) {
+    return lk_node_flops(node) / caps->flops_f32;
+}
+
+/* As much as the first output: the size that is easiest to mistake for it. */
+static size_t scratch_bytes(const lk_device_caps *caps, const lk_node *node) {
+    (void)caps;
+    return node->outputs[0] != NULL ? lk_tensor_bytes(node->outputs[0]) : 40;
+}
+
+#define IN_PLACE(NAME)                                                                                          \
+    (LK_OP_##NAME == LK_OP_MATMUL ? 2                                                                           \
+     : LK_OP_##NAME == LK_OP_ADD || LK_OP_##NAME == LK_OP_MUL || LK_OP_##NAME == LK_OP_SCALE ||                 \
+             LK_OP_##NAME == LK_OP_ADD_BIAS || LK_OP_##NAME == LK_OP_SWIGLU || LK_OP_##NAME == LK_OP_MUL_SCALAR \
+         ? 0                                                                                                    \
+         : -1)
+
+static const lk_kernel rows[] = {
+#define LK_OP(NAME, op_name, signature, gradient, decomposition, accumulate, effect, flops) \
+    {.name = "fake_" #op_name,                                                              \
+     .op = LK_OP_##NAME,                                                                    \
+     .required_features = UINT64_C(1) << LK_OP_##NAME,                                      \
+     .cost = cost,                                                                          \
+     .scratch = scratch_bytes,                                                              \
+     .in_place = IN_PLACE(NAME)},
+#include "lorikeet/ops.def"
+#undef LK_OP
+};
+
+static const lk_kernel *kernels(int *count) {
+    *count = (int)LK_COUNT(rows);
+    return rows;
+}
+
+static const lk_backend fake_backend = {
+    .abi_version = LK_BACKEND_ABI_VERSION,
+    .struct_size = sizeof(lk_backend),
+    .name = "fake",
+    .summary = "for tests",
+    .probe = probe,
+    .open = open_device,
+    .close = close_device,
+    .kernels = kernels,
+    .alloc = alloc_buffer,
+    .wrap = wrap_buffer,
+    .free = free_buffer,
+    .map = map_buffer,
+    .upload = upload,
+    .download = download,
+    .compile = compile,
+    .release = release,
+    .run = run,
+    .wait = wait_device,
+};
+
+lk_status fake_device_open(lk_context *context, uint64_t ops, lk_device **out) {
+    lk_device_caps caps;
+    int count;
+    LK_TRY(probe(context, &caps, 1, &count));
+    caps.features = ops;
+    lk_device_options options = {sizeof options, 1};
+    return open_device(context, &caps, &options, out);
+}
+
+uint64_t fake_op(lk_op op) {
+    return UINT64_C(1) << op;
+}
+
+uint64_t fake_all_ops(void) {
+    return UINT64_MAX;
+}
+
+fake_counters *fake_device_counters(lk_device *device) {
+    return &fake_of(device)->counters;
+}
+
+void fake_device_fail(lk_device *device, fake_call call, int nth, lk_status status) {
+    fake_of(device)->countdown[call] = nth;
+    fake_of(device)->failure[call] = status;
+}

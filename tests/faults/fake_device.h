@@ -1,0 +1,34 @@
+/* A device for tests of placement: memory of its own that the host cannot see, any subset of the ops, counters, and
+ * failures on demand. It computes by the specification, works in place where it may, and spoils its scratch memory
+ * while a command runs, so that a wrong memory plan shows in the results. */
+#ifndef LK_TESTS_FAULTS_FAKE_DEVICE_H
+#define LK_TESTS_FAULTS_FAKE_DEVICE_H
+
+#include "dispatch/dispatch.h"
+
+typedef enum fake_call {
+    FAKE_ALLOC,
+    FAKE_UPLOAD,
+    FAKE_DOWNLOAD,
+    FAKE_COMPILE,
+    FAKE_RUN,
+    FAKE_WAIT,
+    FAKE_CALL_COUNT
+} fake_call;
+
+typedef struct fake_counters {
+    int calls[FAKE_CALL_COUNT];
+    int live_buffers, live_lists; /* made and not yet released */
+    int commands;                 /* run */
+} fake_counters;
+
+/* `ops` has a bit, fake_op(op), for each op with a kernel. */
+lk_status fake_device_open(lk_context *context, uint64_t ops, lk_device **out);
+uint64_t fake_op(lk_op op);
+uint64_t fake_all_ops(void);
+/* Shared with the device: a test may reset it. */
+fake_counters *fake_device_counters(lk_device *device);
+/* The nth call from now (1: the next) of this kind fails with this status; 0: none does. */
+void fake_device_fail(lk_device *device, fake_call call, int nth, lk_status status);
+
+#endif
