@@ -92,6 +92,7 @@ lk_status lk_program_run(lk_program *program);
 /* Copies a tensor marked as output out of the last run. */
 lk_status lk_program_read(lk_program *program, const lk_tensor *tensor, void *host, size_t bytes);
 const lk_graph *lk_program_graph(const lk_program *program);
+lk_context *lk_program_context(const lk_program *program);
 
 typedef struct lk_program_memory {
     size_t arena_bytes;       /* intermediates and scratch, over all devices */

@@ -91,6 +91,10 @@ const lk_graph *lk_program_graph(const lk_program *program) {
     return program->graph;
 }
 
+lk_context *lk_program_context(const lk_program *program) {
+    return program->context;
+}
+
 lk_program_memory lk_program_memory_of(const lk_program *program) {
     return program->memory;
 }

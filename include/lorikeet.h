@@ -152,13 +152,25 @@ typedef struct lk_model_info {
 } lk_model_info;
 LK_API void lk_model_get_info(const lk_model *model, lk_model_info *info);
 
-/* The ids of a text as the model's tokenizer makes them, with its special tokens around it and special tokens in the
- * text recognised. *ids is released by lk_free_ids. */
-LK_API lk_status lk_model_tokenize(lk_model *model, const char *text, size_t length, int32_t **ids, size_t *count);
-LK_API void lk_free_ids(lk_model *model, int32_t *ids);
-/* The text of ids, NUL-terminated; released by lk_free_text. */
-LK_API lk_status lk_model_detokenize(lk_model *model, const int32_t *ids, size_t count, bool skip_special, char **text);
-LK_API void lk_free_text(lk_model *model, char *text);
+/* ================================================================================================================
+ * Tokenizers
+ * ================================================================================================================ */
+
+typedef struct lk_tokenizer lk_tokenizer;
+/* From a folder with tokenizer.json, or a .gguf file. One thread at a time. */
+LK_API lk_status lk_tokenizer_open(lk_context *context, const char *path, lk_tokenizer **out);
+LK_API void lk_tokenizer_destroy(lk_tokenizer *tokenizer);
+/* A model's own; NULL if its files have none. Borrowed from the model. */
+LK_API lk_tokenizer *lk_model_tokenizer(const lk_model *model);
+/* The ids of a text. Special tokens written in the text are recognised; with add_special those that the tokenizer puts
+ * around a text (beginning of text, [CLS], ...) are added. *ids is released by lk_release. */
+LK_API lk_status lk_tokenizer_to_ids(lk_tokenizer *tokenizer, const char *text, size_t length, bool add_special,
+                                     int32_t **ids, size_t *count);
+/* The text of ids, NUL-terminated; released by lk_release. */
+LK_API lk_status lk_tokenizer_to_text(lk_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
+                                      char **text);
+/* Releases what a function of this header handed out and says so. NULL is allowed. */
+LK_API void lk_release(lk_context *context, void *pointer);
 
 /* ================================================================================================================
  * Adapters
@@ -260,8 +272,8 @@ typedef struct lk_step_report {
     int64_t tokens;        /* in samples, without padding */
     int64_t targets;       /* with a loss */
     double epoch;          /* passes over the data so far */
-    double step_seconds;   /* of the whole step, data included */
-    double data_seconds;   /* waiting for data */
+    double step_seconds;   /* computing */
+    double data_seconds;   /* before that, waiting for data */
 } lk_step_report;
 
 /* Model, adapter and data must outlive the trainer. */
@@ -344,7 +356,7 @@ LK_API lk_status lk_generator_run(lk_generator *generator, const char *prompt, c
 
 /* What a training step would do: per op the chosen kernel, its estimated time and why the other candidates were refused;
  * memory by purpose; totals. As text for people, or JSON. Works on a model loaded with plan_only. The text is released by
- * lk_free_text. */
+ * lk_release. */
 LK_API lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_options *data,
                          const lk_train_options *train, bool json, char **text);
 /* The same of an existing trainer, with the times measured in one more step that leaves its state as it was. */

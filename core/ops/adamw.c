@@ -27,6 +27,9 @@ lk_status lk_op_adamw_reference(const lk_reference_call *call) {
     const double *hyper = call->inputs[HYPER];
     double beta1 = hyper[LK_ADAMW_BETA1], beta2 = hyper[LK_ADAMW_BETA2], epsilon = hyper[LK_ADAMW_EPSILON];
     double clip = 1.0;
+    if (lk_has_input(node, NORM) && !isfinite(call->inputs[NORM][0])) {
+        return LK_OK; /* a step whose gradients overflowed changes nothing */
+    }
     if (lk_has_input(node, NORM) && hyper[LK_ADAMW_MAX_NORM] > 0.0) {
         clip = fmin(1.0, hyper[LK_ADAMW_MAX_NORM] / (call->inputs[NORM][0] + 1e-6));
     }

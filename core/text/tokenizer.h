@@ -12,7 +12,6 @@
 #include "core/base/base.h"
 #include "core/text/ids.h"
 
-typedef struct lk_tokenizer lk_tokenizer;
 struct lk_gguf;
 
 /* Exactly one of folder and gguf is given; gguf is borrowed during the call. A folder needs tokenizer.json;

@@ -64,6 +64,8 @@ static double value_at(const case_input *input, uint64_t seed, uint64_t stream, 
         static const float hyper[LK_ADAMW_HYPER_COUNT] = {1e-3f, 0.9f, 0.999f, 1e-8f, 0.1f, 0.271f, 0.002997f, 0.7f};
         return (double)hyper[i];
     }
+    case VALUES_INFINITE:
+        return INFINITY;
     }
     return 0.0;
 }
@@ -417,12 +419,15 @@ static void add_optimizer(int64_t rows, int64_t columns) {
     self = begin(LK_OP_GRAD_NORM, "%dx%d", (int)rows, (int)columns);
     input(self, VALUES_NORMAL, 0, 2, rows, columns);
     input(self, VALUES_SMALL, 0, 1, columns, 0);
-    for (int clip = 0; clip < 2; clip++) {
+    for (int clip = 0; clip < 3; clip++) {
         static const float rates[] = {1.0f, 16.0f}, decays[] = {1.0f, 0.0f};
-        self = begin(LK_OP_ADAMW, "%dx%d%s", (int)rows, (int)columns, clip ? " clipped, scaled" : "");
+        self = begin(LK_OP_ADAMW, "%dx%d%s", (int)rows, (int)columns,
+                     clip == 0   ? ""
+                     : clip == 1 ? " clipped, scaled"
+                                 : " norm overflowed");
         input(self, VALUES_HYPER, 0, 1, LK_ADAMW_HYPER_COUNT, 0);
         if (clip) {
-            input(self, VALUES_POSITIVE, 0, 1, 1, 0);
+            input(self, clip == 1 ? VALUES_POSITIVE : VALUES_INFINITE, 0, 1, 1, 0);
         } else {
             absent(self);
         }

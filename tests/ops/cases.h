@@ -18,7 +18,8 @@ typedef enum case_values {
     VALUES_LENGTHS,    /* integers in [1, bound] */
     VALUES_SLOTS,      /* distinct integers in [0, bound), one -1 */
     VALUES_RNG,        /* four words of a random number generator's state */
-    VALUES_HYPER       /* the scalars of ADAMW */
+    VALUES_HYPER,      /* the scalars of ADAMW */
+    VALUES_INFINITE    /* infinity: a norm that overflowed */
 } case_values;
 
 enum { MAX_CASE_INPUTS = 16 };

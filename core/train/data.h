@@ -1,0 +1,19 @@
+/* lk_data: samples of one model and how they are cut into micro-batches. */
+#ifndef LK_CORE_TRAIN_DATA_H
+#define LK_CORE_TRAIN_DATA_H
+
+#include "core/models/model.h"
+#include "core/text/batch.h"
+
+struct lk_data {
+    lk_context *context;
+    lk_dataset *dataset;
+    lk_data_options options;
+    lk_batch_options batch;
+    int64_t tokens, max_sequences; /* of a micro-batch */
+};
+
+/* An iterator over the data, in the options' order or (in_order) as the file has it. */
+lk_status lk_data_iterate(const lk_data *data, bool in_order, lk_batch_iterator **out);
+
+#endif

@@ -1,0 +1,159 @@
+/* Base plus adapter as a Hugging Face folder. Tensors are merged and converted one at a time while the file is written,
+ * so that no second copy of the model is held. */
+#include <string.h>
+
+#include "core/adapters/adapter.h"
+#include "core/formats/dequantize.h"
+#include "core/formats/safetensors.h"
+
+typedef struct merge_entry {
+    lk_variable *base;
+    const lk_adapter_site *site; /* NULL: written as it is */
+} merge_entry;
+
+typedef struct merge_job {
+    lk_model *model;
+    lk_adapter *adapter;
+    lk_dtype dtype;
+    lk_progress_function progress;
+    void *user;
+    merge_entry *entries;
+    lk_stored_tensor *tensors;
+    size_t count, done;
+    bool untied; /* the head became a weight of its own */
+    char *full;  /* one tensor in fp32 */
+    char *converted;
+    float *values[LK_MAX_SITE_TENSORS];
+} merge_job;
+
+static void add_entry(merge_job *job, const char *name, lk_variable *base, const lk_adapter_site *site) {
+    job->entries[job->count] = (merge_entry){base, site};
+    lk_stored_tensor *tensor = &job->tensors[job->count++];
+    *tensor = (lk_stored_tensor){.name = name, .dtype = job->dtype, .rank = base->rank};
+    memcpy(tensor->shape, base->shape, sizeof tensor->shape);
+}
+
+static const lk_adapter_site *site_for(const merge_job *job, const lk_variable *weight) {
+    for (int32_t i = 0; i < job->adapter->num_sites; i++) {
+        const lk_adapter_site *site = &job->adapter->sites[i];
+        if (site->site->weight == weight && !site->site->is_head) {
+            return site;
+        }
+    }
+    return NULL;
+}
+
+/* An adapted head that shares the embedding's weight cannot share it any longer. */
+static void list_entries(merge_job *job) {
+    for (int32_t i = 0; i < lk_variables_count(job->model->variables); i++) {
+        lk_variable *weight = lk_variables_at(job->model->variables, i);
+        if (lk_pretrained_lookup(job->model->pretrained, weight->name) != NULL) {
+            add_entry(job, weight->name, weight, site_for(job, weight));
+        }
+    }
+    for (int32_t i = 0; i < job->adapter->num_sites; i++) {
+        const lk_adapter_site *site = &job->adapter->sites[i];
+        if (!site->site->is_head) {
+            continue;
+        }
+        bool own = !job->model->config->tie_word_embeddings;
+        for (size_t e = 0; e < job->count && own; e++) {
+            job->entries[e].site = job->entries[e].base == site->site->weight ? site : job->entries[e].site;
+        }
+        if (!own) {
+            add_entry(job, "lm_head.weight", site->site->weight, site);
+            job->untied = true;
+        }
+    }
+}
+
+static lk_status merge_site(merge_job *job, const lk_adapter_site *site) {
+    for (int32_t i = 0; i < site->num_tensors; i++) {
+        LK_TRY(lk_variable_download(site->tensors[i].value, job->values[i]));
+    }
+    job->adapter->method->merge(site, job->values, (float *)(void *)job->full);
+    return LK_OK;
+}
+
+static lk_status source(void *user, size_t index, const void **data) {
+    merge_job *job = user;
+    const merge_entry *entry = &job->entries[index];
+    int64_t elements = (int64_t)(entry->base->bytes / sizeof(float));
+    LK_TRY(lk_variable_download(entry->base, job->full));
+    if (entry->site != NULL) {
+        LK_TRY(merge_site(job, entry->site));
+    }
+    LK_TRY(lk_convert(job->model->context, LK_DTYPE_F32, job->full, job->dtype, job->converted, elements));
+    *data = job->converted;
+    job->done++;
+    if (job->progress != NULL) {
+        job->progress(job->user, (int64_t)job->done, (int64_t)job->count);
+    }
+    return LK_OK;
+}
+
+static lk_status allocate(merge_job *job) {
+    lk_context *context = job->model->context;
+    size_t largest = 0, largest_value = 0;
+    for (int32_t i = 0; i < lk_variables_count(job->model->variables); i++) {
+        largest = LK_MAX(largest, lk_variables_at(job->model->variables, i)->bytes);
+    }
+    for (int32_t i = 0; i < lk_adapter_num_tensors(job->adapter); i++) {
+        largest_value = LK_MAX(largest_value, lk_adapter_tensor_at(job->adapter, i)->value->bytes);
+    }
+    size_t slots = (size_t)lk_variables_count(job->model->variables) + 1;
+    job->entries = lk_calloc(context, slots, sizeof *job->entries);
+    job->tensors = lk_calloc(context, slots, sizeof *job->tensors);
+    job->full = lk_alloc_aligned(context, largest);
+    job->converted = lk_alloc_aligned(context, largest);
+    bool complete = job->entries && job->tensors && job->full && job->converted;
+    for (int i = 0; i < LK_MAX_SITE_TENSORS; i++) {
+        job->values[i] = lk_alloc_aligned(context, largest_value);
+        complete = complete && job->values[i] != NULL;
+    }
+    return complete ? LK_OK : lk_out_of_memory(context, largest, "merging");
+}
+
+static lk_status write_folder(merge_job *job, const char *folder) {
+    lk_context *context = job->model->context;
+    LK_TRY(lk_make_directories(context, folder));
+    char *weights = lk_path_join(context, folder, "model.safetensors");
+    char *config = lk_path_join(context, folder, "config.json");
+    lk_status status = weights && config ? LK_OK : lk_out_of_memory(context, strlen(folder), "a path");
+    if (status == LK_OK) {
+        status = lk_safetensors_write(context, weights, job->tensors, job->count, NULL, source, job);
+    }
+    if (status == LK_OK && job->model->tokenizer != NULL) {
+        status = lk_tokenizer_save(context, job->model->tokenizer, folder);
+    }
+    if (status == LK_OK) {
+        lk_model_config merged = *job->model->config;
+        merged.tie_word_embeddings = merged.tie_word_embeddings && !job->untied;
+        status = lk_model_config_save(context, &merged, job->dtype, config);
+    }
+    lk_free(context, weights);
+    lk_free(context, config);
+    return status;
+}
+
+lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const char *folder,
+                   lk_progress_function progress, void *user) {
+    if (dtype != LK_DTYPE_F32 && dtype != LK_DTYPE_BF16 && dtype != LK_DTYPE_F16) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "dtype %s: merged models are written in f32, bf16 or f16",
+                       lk_dtype_name(dtype));
+    }
+    merge_job job = {.model = model, .adapter = adapter, .dtype = dtype, .progress = progress, .user = user};
+    lk_status status = allocate(&job);
+    if (status == LK_OK) {
+        list_entries(&job);
+        status = write_folder(&job, folder);
+    }
+    for (int i = 0; i < LK_MAX_SITE_TENSORS; i++) {
+        lk_free_aligned(model->context, job.values[i]);
+    }
+    lk_free_aligned(model->context, job.full);
+    lk_free_aligned(model->context, job.converted);
+    lk_free(model->context, job.entries);
+    lk_free(model->context, job.tensors);
+    return status;
+}

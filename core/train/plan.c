@@ -1,0 +1,113 @@
+/* lk_plan and lk_trainer_profile: what a step does, and where its memory and time go. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/json.h"
+#include "core/train/trainer.h"
+#include "dispatch/explain.h"
+
+static json_t *memory_of(const lk_trainer *trainer) {
+    lk_memory_report memory;
+    lk_trainer_get_memory(trainer, &memory);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)memory.weights, "adapter",
+                     (json_int_t)memory.adapter, "optimizer", (json_int_t)memory.optimizer, "inputs",
+                     (json_int_t)memory.inputs, "activations", (json_int_t)memory.activations,
+                     "activations_lower_bound", (json_int_t)memory.activations_lower_bound, "total",
+                     (json_int_t)memory.total);
+}
+
+static void print_memory(const json_t *memory, lk_text *text) {
+    const char *key;
+    json_t *value;
+    lk_text_printf(text, "memory\n");
+    json_object_foreach((json_t *)(uintptr_t)memory, key, value) {
+        lk_text_printf(text, "%14.2f MiB  %s\n", (double)json_integer_value(value) / 1048576.0, key);
+    }
+}
+
+static lk_status describe(lk_trainer *trainer, json_t **out) {
+    json_t *micro = NULL, *update = NULL;
+    *out = NULL;
+    lk_status status = lk_explain_program(trainer->micro, "micro-batch", &micro);
+    if (status == LK_OK) {
+        status = lk_explain_program(trainer->update, "update", &update);
+    }
+    if (status != LK_OK) {
+        json_decref(micro);
+        return status;
+    }
+    lk_session *session = trainer->model->session;
+    *out = json_pack("{s:s, s:s, s:o, s:[o, o]}", "device", lk_session_device_name(session), "reason",
+                     lk_session_reason(session), "memory", memory_of(trainer), "programs", micro, update);
+    return *out ? LK_OK : lk_out_of_memory(trainer->context, 0, "a plan");
+}
+
+static lk_status render(lk_trainer *trainer, bool as_json, char **out) {
+    json_t *root;
+    lk_text text;
+    LK_TRY(describe(trainer, &root));
+    lk_text_init(&text, trainer->context);
+    if (as_json) {
+        char *dumped = json_dumps(root, JSON_INDENT(2));
+        text.failed = dumped == NULL;
+        lk_text_append(&text, dumped ? dumped : "", dumped ? strlen(dumped) : 0);
+        lk_text_append(&text, "\n", 1);
+        free(dumped);
+    } else {
+        size_t i;
+        json_t *program;
+        lk_text_printf(&text, "device %s: %s\n\n", json_string_value(json_object_get(root, "device")),
+                       json_string_value(json_object_get(root, "reason")));
+        json_array_foreach(json_object_get(root, "programs"), i, program) {
+            lk_explain_print(program, &text);
+            lk_text_printf(&text, "\n");
+        }
+        print_memory(json_object_get(root, "memory"), &text);
+    }
+    json_decref(root);
+    lk_status status = lk_text_status(&text);
+    if (status != LK_OK) {
+        lk_text_free(&text);
+        return status;
+    }
+    *out = text.data;
+    return LK_OK;
+}
+
+lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_options *data, const lk_train_options *train,
+                  bool json, char **text) {
+    *text = NULL;
+    lk_data_options options;
+    lk_data_options_init(&options);
+    if (data != NULL) {
+        memcpy(&options, data, LK_MIN(data->struct_size, sizeof options));
+    }
+    if (options.batch < 1 || options.seq < 2 || options.batch > (1 << 24) || options.seq > (1 << 24)) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "batch is %lld and seq %lld, expected 1 and 2 or more",
+                       (long long)options.batch, (long long)options.seq);
+    }
+    lk_data shape = {.context = model->context,
+                     .options = options,
+                     .tokens = options.batch * options.seq,
+                     .max_sequences = (options.pack ? 17 : 2) * options.batch};
+    lk_train_options chosen;
+    lk_train_options_init(&chosen);
+    if (train != NULL) {
+        memcpy(&chosen, train, LK_MIN(train->struct_size, sizeof chosen));
+    }
+    chosen.total_steps = LK_MAX((int64_t)1, chosen.total_steps);
+    lk_trainer *trainer;
+    LK_TRY(lk_trainer_create_for(model, adapter, &shape, &chosen, true, &trainer));
+    lk_status status = render(trainer, json, text);
+    lk_trainer_destroy(trainer);
+    return status;
+}
+
+lk_status lk_trainer_profile(lk_trainer *trainer, bool json, char **text) {
+    *text = NULL;
+    /* The last step's inputs are still there, and a micro-batch writes nothing but gradient sums. The update is not
+     * timed: it would change the adapter. */
+    LK_TRY(lk_program_profile(trainer->micro));
+    LK_TRY(lk_trainer_clear_gradients(trainer));
+    return render(trainer, json, text);
+}

@@ -1,0 +1,387 @@
+#include "core/train/trainer.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/train/schedule.h"
+
+void lk_train_options_init(lk_train_options *options) {
+    *options = (lk_train_options){.struct_size = sizeof *options,
+                                  .learning_rate = 2e-4,
+                                  .learning_rate_ratio = 1.0,
+                                  .beta1 = 0.9,
+                                  .beta2 = 0.999,
+                                  .epsilon = 1e-8,
+                                  .total_steps = 0,
+                                  .gradient_accumulation_steps = 1};
+}
+
+static lk_status check_options(lk_context *context, const lk_train_options *options) {
+    const struct {
+        const char *name;
+        double value, minimum, maximum;
+    } rows[] = {
+        {"learning_rate", options->learning_rate, 0.0, 1e6},
+        {"learning_rate_ratio", options->learning_rate_ratio, 0.0, 1e6},
+        {"beta1", options->beta1, 0.0, 1.0 - 1e-12},
+        {"beta2", options->beta2, 0.0, 1.0 - 1e-12},
+        {"epsilon", options->epsilon, 0.0, 1.0},
+        {"weight_decay", options->weight_decay, 0.0, 1e6},
+        {"warmup_steps", (double)options->warmup_steps, 0.0, 1e15},
+        {"total_steps", (double)options->total_steps, 1.0, 1e15},
+        {"gradient_accumulation_steps", (double)options->gradient_accumulation_steps, 1.0, 1e6},
+        {"max_grad_norm", options->max_grad_norm, 0.0, 1e30},
+    };
+    for (size_t i = 0; i < LK_COUNT(rows); i++) {
+        if (!(rows[i].value >= rows[i].minimum && rows[i].value <= rows[i].maximum)) {
+            return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "%s is %g, expected %g to %g", rows[i].name,
+                           rows[i].value, rows[i].minimum, rows[i].maximum);
+        }
+    }
+    return LK_OK;
+}
+
+/* ---- building ---- */
+
+static lk_status add_state(lk_trainer *trainer) {
+    const int64_t hyper = LK_ADAMW_HYPER_COUNT;
+    int32_t count = lk_adapter_num_tensors(trainer->adapter);
+    LK_TRY(lk_step_inputs_add(trainer->variables, trainer->data->tokens, trainer->data->max_sequences,
+                              &trainer->inputs));
+    LK_TRY(lk_variables_add(trainer->variables, "input.hyper", LK_ROLE_INPUT, "inputs", LK_DTYPE_F32, 1, &hyper,
+                            &trainer->hyper));
+    trainer->first = lk_calloc(trainer->context, (size_t)count + 1, sizeof(lk_variable *));
+    trainer->second = lk_calloc(trainer->context, (size_t)count + 1, sizeof(lk_variable *));
+    lk_arena names;
+    lk_arena_init(&names, trainer->context);
+    lk_status status = trainer->first && trainer->second ? LK_OK : LK_STATUS_OUT_OF_MEMORY;
+    for (int32_t i = 0; i < count && status == LK_OK; i++) {
+        const lk_variable *value = lk_adapter_tensor_at(trainer->adapter, i)->value;
+        const char *first = lk_arena_printf(&names, "m.%s", value->name);
+        const char *second = lk_arena_printf(&names, "v.%s", value->name);
+        if (first == NULL || second == NULL) {
+            status = LK_STATUS_OUT_OF_MEMORY;
+            break;
+        }
+        LK_TRY_GOTO(lk_variables_add(trainer->variables, first, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, value->rank,
+                                     value->shape, &trainer->first[i]),
+                    done);
+        status = lk_variables_add(trainer->variables, second, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, value->rank,
+                                  value->shape, &trainer->second[i]);
+    }
+    if (trainer->first == NULL || trainer->second == NULL) {
+        status = lk_out_of_memory(trainer->context, (size_t)count * sizeof(void *), "the optimizer's state");
+    }
+done:
+    lk_arena_free(&names);
+    return status;
+}
+
+static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
+    lk_adapter *adapter = trainer->adapter;
+    int32_t count = lk_adapter_num_tensors(adapter);
+    lk_forward forward = lk_step_inputs_forward(&trainer->inputs, trainer->model, adapter, graph, true);
+    lk_tensor *hidden = trainer->model->family->forward(&forward);
+    trainer->loss = lk_forward_loss(&forward, hidden, lk_graph_variable(graph, trainer->inputs.targets),
+                                    lk_graph_variable(graph, trainer->inputs.loss_scale));
+    lk_graph_mark_output(graph, trainer->loss);
+    LK_TRY(lk_graph_status(graph));
+    lk_tensor **targets = lk_calloc(trainer->context, 2 * (size_t)count + 1, sizeof(lk_tensor *));
+    if (targets == NULL) {
+        return lk_out_of_memory(trainer->context, (size_t)count * sizeof(void *), "the gradients");
+    }
+    lk_tensor **gradients = targets + count;
+    for (int32_t i = 0; i < count; i++) {
+        targets[i] = lk_graph_variable(graph, lk_adapter_tensor_at(adapter, i)->value);
+    }
+    lk_status status = lk_graph_backward(graph, trainer->loss, count, targets, gradients);
+    lk_graph_set_scope(graph, "gradients");
+    for (int32_t i = 0; i < count && status == LK_OK; i++) {
+        if (gradients[i] != NULL) {
+            lk_build_accumulate(graph, lk_graph_variable(graph, lk_adapter_tensor_at(adapter, i)->gradient),
+                                gradients[i]);
+        }
+    }
+    lk_free(trainer->context, targets);
+    return status == LK_OK ? lk_graph_status(graph) : status;
+}
+
+static lk_status build_update(lk_trainer *trainer, lk_graph *graph) {
+    lk_adapter *adapter = trainer->adapter;
+    size_t count = (size_t)lk_adapter_num_tensors(adapter);
+    lk_tensor **lists = lk_calloc(trainer->context, 4 * count + 1, sizeof(lk_tensor *));
+    float *scales = lk_calloc(trainer->context, count + 1, sizeof *scales);
+    lk_status status = lists && scales ? LK_OK : lk_out_of_memory(trainer->context, count * sizeof(void *), "an update");
+    if (status == LK_OK) {
+        lk_tensor **values = lists, **gradients = lists + count, **first = lists + 2 * count, **second = lists + 3 * count;
+        for (size_t i = 0; i < count; i++) {
+            const lk_adapter_tensor *tensor = lk_adapter_tensor_at(adapter, (int32_t)i);
+            values[i] = lk_graph_variable(graph, tensor->value);
+            gradients[i] = lk_graph_variable(graph, tensor->gradient);
+            first[i] = lk_graph_variable(graph, trainer->first[i]);
+            second[i] = lk_graph_variable(graph, trainer->second[i]);
+            bool faster = tensor->kind == LK_PEFT_KIND_LORA_B; /* LoRA+ */
+            scales[i] = faster ? (float)trainer->options.learning_rate_ratio : 1.0f;
+        }
+        lk_graph_set_scope(graph, "optimizer");
+        trainer->norm = lk_build_grad_norm(graph, (int)count, gradients);
+        lk_graph_mark_output(graph, trainer->norm);
+        lk_build_adamw(graph, lk_graph_variable(graph, trainer->hyper), trainer->norm, (int)count, values, gradients,
+                       first, second, scales, NULL);
+        lk_build_clear(graph, (int)count, gradients);
+        status = lk_graph_status(graph);
+    }
+    lk_free(trainer->context, lists);
+    lk_free(trainer->context, scales);
+    return status;
+}
+
+static lk_status compile(lk_trainer *trainer, lk_status (*build)(lk_trainer *, lk_graph *), bool plan_only,
+                         lk_program **out) {
+    lk_graph *graph;
+    LK_TRY(lk_graph_create(trainer->context, &graph));
+    lk_status status = build(trainer, graph);
+    if (status != LK_OK) {
+        lk_graph_destroy(graph);
+        return status;
+    }
+    return lk_session_compile(trainer->model->session, graph, plan_only, out);
+}
+
+/* The arrays of the micro-batches of one step, in one block. */
+static lk_status hold_batches(lk_trainer *trainer) {
+    size_t count = (size_t)trainer->options.gradient_accumulation_steps;
+    size_t tokens = (size_t)trainer->data->tokens, entries = (size_t)trainer->data->max_sequences + 1;
+    trainer->held = lk_calloc(trainer->context, count, sizeof *trainer->held);
+    trainer->held_ids = lk_calloc(trainer->context, count, (3 * tokens + entries) * sizeof(int32_t));
+    if (trainer->held == NULL || trainer->held_ids == NULL) {
+        return lk_out_of_memory(trainer->context, count * 3 * tokens * sizeof(int32_t), "micro-batches");
+    }
+    for (size_t i = 0; i < count; i++) {
+        int32_t *arrays = trainer->held_ids + i * (3 * tokens + entries);
+        trainer->held[i] = (lk_batch){.input_ids = arrays,
+                                      .targets = arrays + tokens,
+                                      .positions = arrays + 2 * tokens,
+                                      .cu_seqlens = arrays + 3 * tokens};
+    }
+    return LK_OK;
+}
+
+static lk_status create(lk_trainer *trainer) {
+    bool plan_only = trainer->plan_only;
+    LK_TRY(check_options(trainer->context, &trainer->options));
+    lk_device *home = plan_only ? NULL : lk_session_main_device(trainer->model->session);
+    LK_TRY(lk_variables_create(trainer->context, home, &trainer->variables));
+    LK_TRY(add_state(trainer));
+    LK_TRY(compile(trainer, build_micro, plan_only, &trainer->micro));
+    LK_TRY(compile(trainer, build_update, plan_only, &trainer->update));
+    if (!plan_only) {
+        LK_TRY(lk_data_iterate(trainer->data, false, &trainer->iterator));
+        LK_TRY(hold_batches(trainer));
+    }
+    return LK_OK;
+}
+
+lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
+                            lk_trainer **out) {
+    *out = NULL;
+    if (model->plan_only) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "a model loaded with plan_only cannot be trained");
+    }
+    return lk_trainer_create_for(model, adapter, data, options, false, out);
+}
+
+lk_status lk_trainer_create_for(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
+                                bool plan_only, lk_trainer **out) {
+    *out = NULL;
+    lk_trainer *trainer = lk_calloc(model->context, 1, sizeof *trainer);
+    if (trainer == NULL) {
+        return lk_out_of_memory(model->context, sizeof *trainer, "a trainer");
+    }
+    trainer->context = model->context;
+    trainer->model = model;
+    trainer->adapter = adapter;
+    trainer->data = data;
+    trainer->plan_only = plan_only;
+    lk_train_options_init(&trainer->options);
+    if (options != NULL) {
+        memcpy(&trainer->options, options, LK_MIN(options->struct_size, sizeof trainer->options));
+    }
+    lk_status status = create(trainer);
+    if (status != LK_OK) {
+        lk_trainer_destroy(trainer);
+        return status;
+    }
+    *out = trainer;
+    return LK_OK;
+}
+
+void lk_trainer_destroy(lk_trainer *trainer) {
+    if (trainer != NULL) {
+        lk_program_destroy(trainer->micro);
+        lk_program_destroy(trainer->update);
+        lk_variables_destroy(trainer->variables);
+        lk_batch_iterator_destroy(trainer->iterator);
+        lk_free(trainer->context, trainer->first);
+        lk_free(trainer->context, trainer->second);
+        lk_free(trainer->context, trainer->held);
+        lk_free(trainer->context, trainer->held_ids);
+        lk_free(trainer->context, trainer);
+    }
+}
+
+/* ---- stepping ---- */
+
+static void hold(lk_batch *held, const lk_batch *batch) {
+    size_t tokens = (size_t)batch->tokens * sizeof(int32_t);
+    size_t entries = (size_t)(batch->max_sequences + 1) * sizeof(int32_t);
+    lk_batch copy = *batch;
+    copy.input_ids = memcpy(held->input_ids, batch->input_ids, tokens);
+    copy.targets = memcpy(held->targets, batch->targets, tokens);
+    copy.positions = memcpy(held->positions, batch->positions, tokens);
+    copy.cu_seqlens = memcpy(held->cu_seqlens, batch->cu_seqlens, entries);
+    copy.class_labels = NULL;
+    *held = copy;
+}
+
+static lk_status upload_rng(lk_trainer *trainer) {
+    uint64_t seed = trainer->options.seed, counter = (uint64_t)trainer->micro_batches;
+    const uint32_t words[4] = {(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)counter, (uint32_t)(counter >> 32)};
+    return lk_variable_upload(trainer->inputs.rng, words);
+}
+
+static lk_status upload_hyper(lk_trainer *trainer, double learning_rate) {
+    const lk_train_options *options = &trainer->options;
+    double t = (double)(trainer->step + 1);
+    const float hyper[LK_ADAMW_HYPER_COUNT] = {
+        [LK_ADAMW_LEARNING_RATE] = (float)learning_rate,
+        [LK_ADAMW_BETA1] = (float)options->beta1,
+        [LK_ADAMW_BETA2] = (float)options->beta2,
+        [LK_ADAMW_EPSILON] = (float)options->epsilon,
+        [LK_ADAMW_WEIGHT_DECAY] = (float)options->weight_decay,
+        [LK_ADAMW_BIAS_CORRECTION1] = (float)(1.0 - pow(options->beta1, t)),
+        [LK_ADAMW_BIAS_CORRECTION2] = (float)(1.0 - pow(options->beta2, t)),
+        [LK_ADAMW_MAX_NORM] = (float)options->max_grad_norm,
+    };
+    return lk_variable_upload(trainer->hyper, hyper);
+}
+
+lk_status lk_trainer_clear_gradients(lk_trainer *trainer) {
+    for (int32_t i = 0; i < lk_adapter_num_tensors(trainer->adapter); i++) {
+        lk_variable *gradient = lk_adapter_tensor_at(trainer->adapter, i)->gradient;
+        void *zeros = lk_calloc(trainer->context, 1, gradient->bytes);
+        if (zeros == NULL) {
+            return lk_out_of_memory(trainer->context, gradient->bytes, "a gradient");
+        }
+        lk_status status = lk_variable_upload(gradient, zeros);
+        lk_free(trainer->context, zeros);
+        LK_TRY(status);
+    }
+    return LK_OK;
+}
+
+/* The step is given up: the gradient sums are cleared so that the adapter and what follows are as before it. */
+static lk_status not_finite(lk_trainer *trainer, const char *what, double value) {
+    const lk_node *node = NULL;
+    lk_context *context = trainer->context;
+    LK_TRY(lk_program_find_not_finite(trainer->micro, &node));
+    LK_TRY(lk_trainer_clear_gradients(trainer));
+    if (node == NULL) {
+        return lk_fail(context, LK_STATUS_NUMERIC, "step %lld: the %s is %g; a lower learning rate may help",
+                       (long long)trainer->step + 1, what, value);
+    }
+    return lk_fail(context, LK_STATUS_NUMERIC,
+                   "step %lld: the %s is %g; the first value that is not finite comes from %s at %s",
+                   (long long)trainer->step + 1, what, value, lk_op_name(node->op), node->scope);
+}
+
+static lk_status fetch_batches(lk_trainer *trainer, lk_step_report *report) {
+    double start = lk_seconds();
+    for (int64_t i = 0; i < trainer->options.gradient_accumulation_steps; i++) {
+        const lk_batch *batch;
+        lk_batch_iterator_next(trainer->iterator, &batch);
+        hold(&trainer->held[i], batch);
+        report->tokens += batch->num_tokens;
+        report->targets += batch->num_targets;
+    }
+    lk_batch_state state = lk_batch_iterator_state(trainer->iterator);
+    report->epoch = (double)state.epoch + (double)state.position / (double)lk_dataset_size(trainer->data->dataset);
+    report->data_seconds = lk_seconds() - start;
+    return LK_OK;
+}
+
+static lk_status run_micro_batches(lk_trainer *trainer, lk_step_report *report) {
+    float scale = report->targets > 0 ? (float)(1.0 / (double)report->targets) : 0.0f;
+    for (int64_t i = 0; i < trainer->options.gradient_accumulation_steps; i++) {
+        float loss;
+        LK_TRY(lk_step_inputs_upload(&trainer->inputs, &trainer->held[i], scale));
+        LK_TRY(upload_rng(trainer));
+        LK_TRY(lk_program_run(trainer->micro));
+        LK_TRY(lk_program_read(trainer->micro, trainer->loss, &loss, sizeof loss));
+        if (!isfinite(loss)) {
+            return not_finite(trainer, "loss", (double)loss);
+        }
+        report->loss += (double)loss;
+        trainer->micro_batches++;
+    }
+    return LK_OK;
+}
+
+lk_status lk_trainer_accumulate(lk_trainer *trainer, lk_step_report *report) {
+    const lk_train_options *options = &trainer->options;
+    *report = (lk_step_report){.step = trainer->step + 1};
+    report->learning_rate = lk_schedule_rate(options->schedule, options->learning_rate, options->warmup_steps,
+                                             options->total_steps, trainer->step);
+    LK_TRY(fetch_batches(trainer, report));
+    return run_micro_batches(trainer, report);
+}
+
+static lk_status update(lk_trainer *trainer, lk_step_report *report) {
+    LK_TRY(upload_hyper(trainer, report->learning_rate));
+    float norm;
+    LK_TRY(lk_program_run(trainer->update));
+    LK_TRY(lk_program_read(trainer->update, trainer->norm, &norm, sizeof norm));
+    report->grad_norm = (double)norm;
+    if (!isfinite(norm)) {
+        return not_finite(trainer, "gradient norm", (double)norm);
+    }
+    trainer->step++;
+    return LK_OK;
+}
+
+lk_status lk_trainer_step(lk_trainer *trainer, lk_step_report *report) {
+    double start = lk_seconds();
+    LK_TRY(lk_trainer_accumulate(trainer, report));
+    LK_TRY(update(trainer, report));
+    report->step_seconds = lk_seconds() - start - report->data_seconds;
+    return LK_OK;
+}
+
+int64_t lk_trainer_steps(const lk_trainer *trainer) {
+    return trainer->step;
+}
+
+static void add_variables(const lk_variables *variables, lk_memory_report *report) {
+    for (int32_t i = 0; i < lk_variables_count(variables); i++) {
+        const lk_variable *variable = lk_variables_at(variables, i);
+        size_t *sums[] = {&report->weights, &report->adapter, &report->optimizer, &report->inputs, &report->cache};
+        static const char *const purposes[] = {"weights", "adapter", "optimizer", "inputs", "cache"};
+        for (size_t j = 0; j < LK_COUNT(sums); j++) {
+            if (strcmp(variable->purpose, purposes[j]) == 0) {
+                *sums[j] += variable->bytes;
+            }
+        }
+    }
+}
+
+void lk_trainer_get_memory(const lk_trainer *trainer, lk_memory_report *report) {
+    *report = (lk_memory_report){0};
+    add_variables(trainer->model->variables, report);
+    add_variables(trainer->adapter->variables, report);
+    add_variables(trainer->variables, report);
+    lk_program_memory micro = lk_program_memory_of(trainer->micro), update = lk_program_memory_of(trainer->update);
+    report->activations = micro.arena_bytes + update.arena_bytes;
+    report->activations_lower_bound = micro.lower_bound_bytes + update.lower_bound_bytes;
+    report->total = report->weights + report->adapter + report->optimizer + report->inputs + report->cache +
+                    report->activations;
+}

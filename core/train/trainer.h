@@ -1,0 +1,36 @@
+/* The inside of lk_trainer, for its own files: trainer.c (building and stepping) and checkpoint.c. */
+#ifndef LK_CORE_TRAIN_TRAINER_H
+#define LK_CORE_TRAIN_TRAINER_H
+
+#include "core/train/data.h"
+#include "core/train/step_inputs.h"
+
+struct lk_trainer {
+    lk_context *context;
+    lk_model *model;
+    lk_adapter *adapter;
+    lk_data *data;
+    lk_train_options options;
+    bool plan_only;
+    lk_batch_iterator *iterator;
+    int64_t step, micro_batches; /* done so far */
+    lk_variables *variables;     /* inputs and optimizer state */
+    lk_step_inputs inputs;
+    lk_variable *hyper;
+    lk_variable **first, **second; /* moments, per adapter tensor */
+    /* A micro-batch: forward, backward, gradients added to the sums. An update: norm, clipping, AdamW, sums cleared. */
+    lk_program *micro, *update;
+    lk_tensor *loss, *norm;
+    lk_batch *held; /* copies of a step's micro-batches: the loss is a mean over all their targets */
+    int32_t *held_ids;
+};
+
+/* As lk_trainer_create; with plan_only nothing is allocated on a device and no step can be taken. */
+lk_status lk_trainer_create_for(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
+                                bool plan_only, lk_trainer **out);
+
+/* The first half of a step: forward and backward over its micro-batches; the gradient sums are then the gradients. */
+lk_status lk_trainer_accumulate(lk_trainer *trainer, lk_step_report *report);
+lk_status lk_trainer_clear_gradients(lk_trainer *trainer);
+
+#endif

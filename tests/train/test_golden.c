@@ -1,0 +1,255 @@
+/* Training against PyTorch + PEFT: every run under tests/data/golden, on the CPU and on the specification. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/json.h"
+#include "core/formats/safetensors.h"
+#include "core/train/trainer.h"
+
+/* Two correct fp32 implementations differ by about 1e-6 in a loss and 1e-5 in a gradient (tests/data/golden/README.md);
+ * leaving out any feature moves a loss by 1e-3. */
+static const double loss_tolerance = 5e-5, gradient_tolerance = 1e-3, adapter_tolerance = 1e-3;
+
+static const char *const runs[] = {
+    "stories260k-lora-qv", "qwen2-all-linear", "qwen3-patterns", "llama-rope3-rslora-masked", "llama-linear-ragged",
+    "mistral-window", "stories260k-accumulate-clip-cosine",
+};
+static const char *const devices[] = {"cpu", "reference"};
+
+typedef struct golden {
+    lk_context *context;
+    lk_session *session;
+    lk_model *model;
+    lk_data *data;
+    lk_adapter *adapter;
+    lk_trainer *trainer;
+    json_t *losses;
+    const json_t *settings;
+    char folder[512];
+} golden;
+
+#define SUCCEEDS(self, expression) \
+    ck_assert_msg((expression) == LK_OK, "%s: %s", (self)->folder, lk_error_message((self)->context))
+
+static const char *in_folder(const golden *self, const char *name) {
+    static char path[1024];
+    snprintf(path, sizeof path, "%s/%s", self->folder, name);
+    return path;
+}
+
+static double setting(const golden *self, const char *name, double otherwise) {
+    const json_t *value = json_object_get(self->settings, name);
+    return json_is_number(value) ? json_number_value(value) : otherwise;
+}
+
+/* False, with the reason printed, where the device is not there. */
+static bool open_run(golden *self, const char *device, const char *run) {
+    *self = (golden){0};
+    snprintf(self->folder, sizeof self->folder, "%s/golden/%s", LK_TEST_DATA, run);
+    ck_assert_int_eq(lk_context_create(NULL, &self->context), LK_OK);
+    lk_session_options session;
+    lk_session_options_init(&session);
+    session.device = device;
+    session.threads = 2;
+    if (lk_backend_find(device) == NULL) {
+        printf("skipped: %s on %s: not in this build\n", run, device);
+        lk_context_destroy(self->context);
+        return false;
+    }
+    lk_status status = lk_session_create(self->context, &session, &self->session);
+    if (status == LK_STATUS_UNAVAILABLE) {
+        printf("skipped: %s on %s: %s\n", run, device, lk_error_message(self->context));
+        lk_context_destroy(self->context);
+        return false;
+    }
+    SUCCEEDS(self, status);
+    SUCCEEDS(self, lk_json_load(self->context, in_folder(self, "losses.json"), &self->losses));
+    self->settings = json_object_get(self->losses, "settings");
+    char model[1024];
+    snprintf(model, sizeof model, "%s/models/%s", LK_TEST_DATA,
+             json_string_value(json_object_get(self->losses, "model")));
+    SUCCEEDS(self, lk_model_load(self->session, model, NULL, &self->model));
+    lk_data_options data;
+    lk_data_options_init(&data);
+    data.batch = (int64_t)setting(self, "batch", 0);
+    data.seq = (int64_t)setting(self, "seq", 0);
+    data.shuffle = false;
+    SUCCEEDS(self, lk_data_load(self->model, in_folder(self, "batches.ids"), &data, &self->data));
+    return true;
+}
+
+static void start(golden *self, const char *adapter) {
+    SUCCEEDS(self, lk_adapter_load(self->model, in_folder(self, adapter), &self->adapter));
+    lk_train_options train;
+    lk_train_options_init(&train);
+    train.learning_rate = setting(self, "lr", 0);
+    train.weight_decay = setting(self, "weight_decay", 0);
+    train.epsilon = setting(self, "eps", 1e-8);
+    train.total_steps = (int64_t)setting(self, "steps", 0);
+    train.warmup_steps = (int64_t)setting(self, "warmup_steps", 0);
+    train.gradient_accumulation_steps = (int64_t)setting(self, "accumulation", 1);
+    train.max_grad_norm = setting(self, "max_grad_norm", 0);
+    const char *schedule = json_string_value(json_object_get(self->settings, "schedule"));
+    ck_assert_ptr_nonnull(schedule);
+    train.schedule = strcmp(schedule, "cosine") == 0   ? LK_SCHEDULE_COSINE
+                     : strcmp(schedule, "linear") == 0 ? LK_SCHEDULE_LINEAR
+                                                       : LK_SCHEDULE_CONSTANT;
+    SUCCEEDS(self, lk_trainer_create(self->model, self->adapter, self->data, &train, &self->trainer));
+}
+
+static void stop(golden *self) {
+    lk_trainer_destroy(self->trainer);
+    lk_adapter_destroy(self->adapter);
+    self->trainer = NULL;
+    self->adapter = NULL;
+}
+
+static void close_run(golden *self) {
+    stop(self);
+    lk_data_destroy(self->data);
+    lk_model_destroy(self->model);
+    json_decref(self->losses);
+    lk_session_destroy(self->session);
+    lk_context_destroy(self->context);
+}
+
+/* The largest over the tensors of |found - expected| / |expected|, in the 2-norm; with `from`, relative to the update
+ * |expected - from|. */
+static double compare_tensors(golden *self, const char *expected, const char *from, bool gradients) {
+    lk_safetensors *file, *before = NULL;
+    SUCCEEDS(self, lk_safetensors_open(self->context, in_folder(self, expected), &file));
+    if (from != NULL) {
+        SUCCEEDS(self, lk_safetensors_open(self->context, in_folder(self, from), &before));
+    }
+    lk_adapter_info info;
+    lk_adapter_get_info(self->adapter, &info);
+    ck_assert_uint_eq((size_t)info.num_tensors, lk_safetensors_count(file));
+    double worst = 0.0;
+    for (int64_t i = 0; i < info.num_tensors; i++) {
+        const char *name;
+        int64_t shape[2];
+        SUCCEEDS(self, lk_adapter_get_tensor(self->adapter, i, &name, shape, NULL, NULL));
+        size_t count = (size_t)(shape[0] * shape[1]);
+        float *found = malloc(count * sizeof *found);
+        SUCCEEDS(self, lk_adapter_get_tensor(self->adapter, i, &name, shape, gradients ? NULL : found,
+                                             gradients ? found : NULL));
+        const lk_stored_tensor *stored, *origin = NULL;
+        SUCCEEDS(self, lk_safetensors_find(file, name, &stored));
+        ck_assert_uint_eq(stored->bytes, count * sizeof(float));
+        if (before != NULL) {
+            SUCCEEDS(self, lk_safetensors_find(before, name, &origin));
+        }
+        double difference = 0.0, size = 0.0;
+        for (size_t j = 0; j < count; j++) {
+            float e, o = 0.0f;
+            memcpy(&e, (const char *)stored->data + j * sizeof e, sizeof e);
+            if (origin != NULL) {
+                memcpy(&o, (const char *)origin->data + j * sizeof o, sizeof o);
+            }
+            difference += pow((double)found[j] - (double)e, 2.0);
+            size += pow((double)e - (double)o, 2.0);
+        }
+        worst = fmax(worst, size > 0.0 ? sqrt(difference / size) : sqrt(difference));
+        free(found);
+    }
+    lk_safetensors_destroy(file);
+    lk_safetensors_destroy(before);
+    return worst;
+}
+
+static double check_gradients(golden *self, const char *adapter, const char *expected) {
+    start(self, adapter);
+    lk_step_report report;
+    SUCCEEDS(self, lk_trainer_accumulate(self->trainer, &report));
+    double worst = compare_tensors(self, expected, NULL, true);
+    stop(self);
+    return worst;
+}
+
+START_TEST(test_training_agrees_with_pytorch) {
+    const char *device = devices[(size_t)_i / LK_COUNT(runs)], *run = runs[(size_t)_i % LK_COUNT(runs)];
+    golden self;
+    if (!open_run(&self, device, run)) {
+        return;
+    }
+    start(&self, "init_adapter");
+    const json_t *losses = json_object_get(self.losses, "losses"), *norms = json_object_get(self.losses, "grad_norms");
+    double worst_loss = 0.0, worst_norm = 0.0;
+    for (size_t i = 0; i < json_array_size(losses); i++) {
+        lk_step_report report;
+        SUCCEEDS(&self, lk_trainer_step(self.trainer, &report));
+        double norm = json_number_value(json_array_get(norms, i));
+        worst_loss = fmax(worst_loss, fabs(report.loss - json_number_value(json_array_get(losses, i))));
+        worst_norm = fmax(worst_norm, fabs(report.grad_norm - norm) / norm);
+        ck_assert_int_eq(report.targets,
+                         json_integer_value(json_array_get(json_object_get(self.losses, "targets"), i)));
+    }
+    double adapter = compare_tensors(&self, "final_adapter/adapter_model.safetensors",
+                                     "init_adapter/adapter_model.safetensors", false);
+    stop(&self);
+    double last = check_gradients(&self, "final_adapter", "final_batch0_grads.safetensors"), first = 0.0;
+    if (lk_path_is_file(in_folder(&self, "step0_grads.safetensors"))) {
+        first = check_gradients(&self, "init_adapter", "step0_grads.safetensors");
+    }
+    printf("%-9s %-36s loss %.1e  norm %.1e  gradients %.1e %.1e  adapter %.1e\n", device, run, worst_loss, worst_norm,
+           first, last, adapter);
+    ck_assert_double_lt(worst_loss, loss_tolerance);
+    ck_assert_double_lt(worst_norm, gradient_tolerance);
+    ck_assert_double_lt(first, gradient_tolerance);
+    ck_assert_double_lt(last, gradient_tolerance);
+    ck_assert_double_lt(adapter, adapter_tolerance);
+    close_run(&self);
+}
+END_TEST
+
+/* The logits of the first sequence of the first batch. */
+START_TEST(test_logits_agree_with_pytorch) {
+    golden self;
+    if (!open_run(&self, devices[0], runs[_i])) {
+        return;
+    }
+    if (!lk_path_is_file(in_folder(&self, "logits.safetensors"))) {
+        printf("skipped: %s: PyTorch's logits are not kept with accumulation\n", runs[_i]);
+        close_run(&self);
+        return;
+    }
+    start(&self, "init_adapter");
+    lk_safetensors *file;
+    const lk_stored_tensor *stored;
+    SUCCEEDS(&self, lk_safetensors_open(self.context, in_folder(&self, "logits.safetensors"), &file));
+    SUCCEEDS(&self, lk_safetensors_find(file, "step0", &stored));
+    lk_sample sample = lk_dataset_sample(self.data->dataset, 0);
+    size_t vocab = (size_t)stored->shape[2], count = (size_t)sample.length * vocab;
+    float *logits = malloc(count * sizeof *logits);
+    SUCCEEDS(&self, lk_logits(self.model, self.adapter, sample.ids, (size_t)sample.length, logits));
+    double worst = 0.0, largest = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        float expected;
+        memcpy(&expected, (const char *)stored->data + i * sizeof expected, sizeof expected);
+        worst = fmax(worst, fabs((double)logits[i] - (double)expected));
+        largest = fmax(largest, fabs((double)expected));
+    }
+    printf("%-36s logits %.1e of %.1f\n", runs[_i], worst, largest);
+    ck_assert_double_lt(worst, 1e-4 * fmax(1.0, largest));
+    free(logits);
+    lk_safetensors_destroy(file);
+    close_run(&self);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("golden");
+    TCase *tests = tcase_create("golden");
+    tcase_set_timeout(tests, 600);
+    tcase_add_loop_test(tests, test_training_agrees_with_pytorch, 0, (int)(LK_COUNT(runs) * LK_COUNT(devices)));
+    tcase_add_loop_test(tests, test_logits_agree_with_pytorch, 0, (int)LK_COUNT(runs));
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
