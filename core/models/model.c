@@ -295,3 +295,7 @@ void lk_model_get_info(const lk_model *model, lk_model_info *info) {
                             .max_position_embeddings = config->max_position_embeddings,
                             .has_tokenizer = model->tokenizer != NULL};
 }
+
+lk_tokenizer *lk_model_tokenizer(const lk_model *model) {
+    return model->tokenizer;
+}
