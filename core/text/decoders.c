@@ -32,7 +32,11 @@ static lk_status run_byte_level(lk_tokenizer *tokenizer, const lk_step *step, lk
     }
     lk_status status = lk_text_status(&bytes);
     if (status == LK_OK) {
-        lk_utf8_append_repaired(&out->text, bytes.data != NULL ? bytes.data : "", bytes.length);
+        if (tokenizer->raw_bytes) {
+            lk_text_append(&out->text, bytes.data != NULL ? bytes.data : "", bytes.length);
+        } else {
+            lk_utf8_append_repaired(&out->text, bytes.data != NULL ? bytes.data : "", bytes.length);
+        }
         status = lk_pieces_close(out, 0, true);
     }
     lk_text_free(&bytes);
@@ -57,9 +61,12 @@ static int fallback_byte(const char *text, size_t length) {
 }
 
 /* A run of bytes is text when all of it is valid, and one U+FFFD a byte otherwise. */
-static lk_status put_byte_run(lk_pieces *out, const lk_text *run) {
-    if (run->length == 0 || lk_utf8_valid_prefix(run->data, run->length) == run->length) {
-        return run->length == 0 ? LK_OK : lk_pieces_add_text(out, run->data, run->length, false);
+static lk_status put_byte_run(const lk_tokenizer *tokenizer, lk_pieces *out, const lk_text *run) {
+    if (run->length == 0) {
+        return LK_OK;
+    }
+    if (tokenizer->raw_bytes || lk_utf8_valid_prefix(run->data, run->length) == run->length) {
+        return lk_pieces_add_text(out, run->data, run->length, false);
     }
     for (size_t i = 0; i < run->length; i++) {
         LK_TRY(lk_pieces_add_text(out, "\xEF\xBF\xBD", 3, false));
@@ -80,12 +87,12 @@ static lk_status run_byte_fallback(lk_tokenizer *tokenizer, const lk_step *step,
             lk_text_append(&run, &value, 1);
             continue;
         }
-        LK_TRY_GOTO(put_byte_run(out, &run), done);
+        LK_TRY_GOTO(put_byte_run(tokenizer, out, &run), done);
         run.length = 0;
         LK_TRY_GOTO(lk_pieces_add_text(out, text, in->items[i].length, false), done);
     }
     LK_TRY_GOTO(lk_text_status(&run), done);
-    status = put_byte_run(out, &run);
+    status = put_byte_run(tokenizer, out, &run);
 done:
     lk_text_free(&run);
     return status;
@@ -252,13 +259,13 @@ static lk_status run_bpe(lk_tokenizer *tokenizer, const lk_step *step, lk_pieces
 }
 
 static const lk_step_kind kinds[] = {
-    {"ByteLevel", lk_step_load_nothing, run_byte_level},
-    {"Replace", lk_step_load_replace, lk_step_run_replace},
-    {"ByteFallback", lk_step_load_nothing, run_byte_fallback},
-    {"Fuse", lk_step_load_nothing, run_fuse},
-    {"Strip", load_strip, run_strip},
-    {"Metaspace", load_metaspace, run_metaspace},
-    {"WordPiece", load_word_piece, run_word_piece},
-    {"BPEDecoder", load_bpe, run_bpe},
+    {"ByteLevel", true, lk_step_load_nothing, run_byte_level},
+    {"Replace", false, lk_step_load_replace, lk_step_run_replace},
+    {"ByteFallback", true, lk_step_load_nothing, run_byte_fallback},
+    {"Fuse", false, lk_step_load_nothing, run_fuse},
+    {"Strip", false, load_strip, run_strip},
+    {"Metaspace", false, load_metaspace, run_metaspace},
+    {"WordPiece", false, load_word_piece, run_word_piece},
+    {"BPEDecoder", false, load_bpe, run_bpe},
 };
 const lk_step_table lk_decoders = {"decoder", "decoders", kinds, LK_COUNT(kinds)};

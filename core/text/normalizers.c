@@ -279,16 +279,16 @@ static lk_status run_byte_level(lk_tokenizer *tokenizer, const lk_step *step, lk
 }
 
 static const lk_step_kind kinds[] = {
-    {"NFC", lk_step_load_nothing, run_nfc},
-    {"NFD", lk_step_load_nothing, run_nfd},
-    {"NFKC", lk_step_load_nothing, run_nfkc},
-    {"NFKD", lk_step_load_nothing, run_nfkd},
-    {"Lowercase", lk_step_load_nothing, run_lowercase},
-    {"Strip", load_strip, run_strip},
-    {"StripAccents", lk_step_load_nothing, run_strip_accents},
-    {"BertNormalizer", load_bert, run_bert},
-    {"Prepend", load_prepend, run_prepend},
-    {"Replace", lk_step_load_replace, lk_step_run_replace},
-    {"ByteLevel", lk_step_load_nothing, run_byte_level},
+    {"NFC", false, lk_step_load_nothing, run_nfc},
+    {"NFD", false, lk_step_load_nothing, run_nfd},
+    {"NFKC", false, lk_step_load_nothing, run_nfkc},
+    {"NFKD", false, lk_step_load_nothing, run_nfkd},
+    {"Lowercase", false, lk_step_load_nothing, run_lowercase},
+    {"Strip", false, load_strip, run_strip},
+    {"StripAccents", false, lk_step_load_nothing, run_strip_accents},
+    {"BertNormalizer", false, load_bert, run_bert},
+    {"Prepend", false, load_prepend, run_prepend},
+    {"Replace", false, lk_step_load_replace, lk_step_run_replace},
+    {"ByteLevel", false, lk_step_load_nothing, run_byte_level},
 };
 const lk_step_table lk_normalizers = {"normalizer", "normalizers", kinds, LK_COUNT(kinds)};

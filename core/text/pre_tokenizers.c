@@ -313,14 +313,14 @@ static lk_status load_whitespace(lk_tokenizer *tokenizer, const char *source, co
 }
 
 static const lk_step_kind kinds[] = {
-    {"ByteLevel", load_byte_level, run_byte_level},
-    {"Split", load_split, run_split},
-    {"Digits", load_digits, run_digits},
-    {"Metaspace", load_metaspace, run_metaspace},
-    {"BertPreTokenizer", lk_step_load_nothing, run_bert},
-    {"Whitespace", load_whitespace, run_split},
-    {"WhitespaceSplit", lk_step_load_nothing, run_whitespace_split},
-    {"Punctuation", load_punctuation, run_punctuation},
-    {"CharDelimiterSplit", load_delimiter, run_split},
+    {"ByteLevel", false, load_byte_level, run_byte_level},
+    {"Split", false, load_split, run_split},
+    {"Digits", false, load_digits, run_digits},
+    {"Metaspace", false, load_metaspace, run_metaspace},
+    {"BertPreTokenizer", false, lk_step_load_nothing, run_bert},
+    {"Whitespace", false, load_whitespace, run_split},
+    {"WhitespaceSplit", false, lk_step_load_nothing, run_whitespace_split},
+    {"Punctuation", false, load_punctuation, run_punctuation},
+    {"CharDelimiterSplit", false, load_delimiter, run_split},
 };
 const lk_step_table lk_pre_tokenizers = {"pre_tokenizer", "pretokenizers", kinds, LK_COUNT(kinds)};

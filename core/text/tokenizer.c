@@ -214,8 +214,8 @@ void lk_tokenizer_special_counts(const lk_tokenizer *tokenizer, size_t *before, 
 
 /* ---- decoding ---- */
 
-lk_status lk_tokenizer_decode(lk_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
-                              lk_text *text) {
+static lk_status decode(lk_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special, bool raw,
+                        lk_text *text) {
     lk_pieces *pieces = &tokenizer->pieces;
     lk_pieces_clear(pieces);
     for (size_t i = 0; i < count; i++) {
@@ -229,6 +229,7 @@ lk_status lk_tokenizer_decode(lk_tokenizer *tokenizer, const int32_t *ids, size_
             LK_TRY(lk_pieces_add_text(pieces, token, tokenizer->tokens[ids[i]].length, i == 0));
         }
     }
+    tokenizer->raw_bytes = raw && tokenizer->decodes_raw;
     LK_TRY(lk_steps_run(tokenizer, &tokenizer->decoders, pieces, &tokenizer->spare));
     for (size_t i = 0; i < pieces->count; i++) {
         lk_text_append(text, " ", i > 0 && tokenizer->decoders.count == 0);
@@ -237,61 +238,59 @@ lk_status lk_tokenizer_decode(lk_tokenizer *tokenizer, const int32_t *ids, size_
     return lk_text_status(text);
 }
 
-/* A character has at most four bytes, so no more than this many byte tokens can wait for another; when the end is
- * still U+FFFD then, it is meant. */
-enum { HELD_BACK = 8 };
+lk_status lk_tokenizer_decode(lk_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
+                              lk_text *text) {
+    return decode(tokenizer, ids, count, skip_special, false, text);
+}
 
 void lk_decode_stream_init(lk_decode_stream *stream, lk_tokenizer *tokenizer, bool skip_special) {
-    *stream = (lk_decode_stream){.tokenizer = tokenizer, .skip_special = skip_special};
-    lk_ids_init(&stream->ids, tokenizer->context);
-    lk_text_init(&stream->written, tokenizer->context);
+    *stream = (lk_decode_stream){.tokenizer = tokenizer, .skip_special = skip_special, .previous = -1};
+    lk_text_init(&stream->held, tokenizer->context);
+    lk_text_append(&stream->held, "", 0);
 }
 
 void lk_decode_stream_free(lk_decode_stream *stream) {
-    lk_ids_free(&stream->ids);
-    lk_text_free(&stream->written);
+    lk_text_free(&stream->held);
 }
 
-static bool ends_with_replacement(const lk_text *text) {
-    return text->length >= 3 && memcmp(text->data + text->length - 3, "\xEF\xBF\xBD", 3) == 0;
-}
-
-/* Writes what the held ids add to the text of those before; unless `all`, not while the end may change yet. */
-static lk_status stream_flush(lk_decode_stream *stream, bool all, lk_text *text) {
-    lk_tokenizer *tokenizer = stream->tokenizer;
-    lk_text whole;
-    lk_text_init(&whole, tokenizer->context);
-    lk_text_append(&whole, "", 0);
-    lk_status status =
-        lk_tokenizer_decode(tokenizer, stream->ids.data, stream->ids.count, stream->skip_special, &whole);
-    size_t held = stream->ids.count - stream->context;
-    if (status == LK_OK && (all || held > HELD_BACK || !ends_with_replacement(&whole))) {
-        size_t done = LK_MIN(stream->written.length, whole.length);
-        lk_text_append(text, whole.data + done, whole.length - done);
-        status = lk_text_status(text);
-        /* the tokens just written are the context of the next ones */
-        memmove(stream->ids.data, stream->ids.data + stream->context, held * sizeof *stream->ids.data);
-        stream->ids.count = stream->context = held;
-        stream->written.length = 0;
-        if (status == LK_OK) {
-            status = lk_tokenizer_decode(tokenizer, stream->ids.data, held, stream->skip_special, &stream->written);
-        }
-    }
-    lk_text_free(&whole);
-    return status;
+/* What `id` adds to the text of the token before it: a token alone may lose a space that it has behind another. */
+static lk_status stream_add(lk_decode_stream *stream, int32_t id, lk_text *alone, lk_text *both) {
+    const int32_t ids[2] = {stream->previous, id};
+    size_t first = stream->previous < 0 ? 1 : 0;
+    LK_TRY(decode(stream->tokenizer, ids, 1 - first, false, true, alone));
+    LK_TRY(decode(stream->tokenizer, ids + first, 2 - first, false, true, both));
+    size_t known = LK_MIN(alone->length, both->length);
+    lk_text_append(&stream->held, both->data + known, both->length - known);
+    return lk_text_status(&stream->held);
 }
 
 lk_status lk_decode_stream_push(lk_decode_stream *stream, int32_t id, lk_text *text) {
-    LK_TRY(lk_ids_push(&stream->ids, id));
-    lk_status status = stream_flush(stream, false, text);
-    if (status == LK_STATUS_INVALID_ARGUMENT) {
-        stream->ids.count--; /* an unknown id is not kept */
+    lk_tokenizer *tokenizer = stream->tokenizer;
+    if (stream->skip_special && lk_tokenizer_is_special(tokenizer, id)) {
+        return LK_OK;
     }
-    return status;
+    lk_text alone, both;
+    lk_text_init(&alone, tokenizer->context);
+    lk_text_init(&both, tokenizer->context);
+    lk_text_append(&both, "", 0);
+    lk_status status = stream_add(stream, id, &alone, &both);
+    lk_text_free(&alone);
+    lk_text_free(&both);
+    LK_TRY(status);
+    stream->previous = id;
+    lk_text *held = &stream->held;
+    size_t complete;
+    (void)lk_utf8_ends_open(held->data, held->length, &complete);
+    lk_utf8_append_repaired(text, held->data, complete);
+    memmove(held->data, held->data + complete, held->length - complete);
+    held->length -= complete;
+    return lk_text_status(text);
 }
 
 lk_status lk_decode_stream_finish(lk_decode_stream *stream, lk_text *text) {
-    return stream->ids.count == stream->context ? LK_OK : stream_flush(stream, true, text);
+    lk_utf8_append_repaired(text, stream->held.data, stream->held.length);
+    stream->held.length = 0;
+    return lk_text_status(text);
 }
 
 /* ---- look-ups ---- */

@@ -55,14 +55,14 @@ void lk_tokenizer_special_counts(const lk_tokenizer *tokenizer, size_t *before, 
 lk_status lk_tokenizer_decode(lk_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
                               lk_text *text);
 
-/* Decoding token by token: text is held back while it ends inside a UTF-8 character, so that each appended part is
- * valid UTF-8 and all parts together are what lk_tokenizer_decode gives for all ids. */
+/* Decoding token by token: bytes are held back while they end inside a UTF-8 character, so that each appended part is
+ * valid UTF-8. All parts together are what lk_tokenizer_decode gives for all ids, but for a run of byte tokens
+ * ("<0xFF>") that is not valid as a whole: there, only its invalid parts become U+FFFD. */
 typedef struct lk_decode_stream {
     lk_tokenizer *tokenizer;
     bool skip_special;
-    lk_ids ids;      /* the last tokens that were written, as context for the next, then those held back */
-    size_t context;  /* how many of ids are written already */
-    lk_text written; /* the text of those */
+    int32_t previous; /* what the next token is decoded behind; -1: nothing */
+    lk_text held;
 } lk_decode_stream;
 void lk_decode_stream_init(lk_decode_stream *stream, lk_tokenizer *tokenizer, bool skip_special);
 lk_status lk_decode_stream_push(lk_decode_stream *stream, int32_t id, lk_text *text);

@@ -88,6 +88,7 @@ typedef struct lk_step {
  * in->text into out. */
 typedef struct lk_step_kind {
     const char *type;
+    bool bytes; /* a decoder that makes bytes, which is the first to see text that may not be valid UTF-8 */
     lk_status (*load)(struct lk_tokenizer *tokenizer, const char *source, const json_t *json, lk_step *step);
     lk_status (*run)(struct lk_tokenizer *tokenizer, const lk_step *step, lk_pieces *in, lk_pieces *out);
 } lk_step_kind;
@@ -260,7 +261,8 @@ struct lk_tokenizer {
     lk_trie raw_trie, normalized_trie;
 
     lk_steps normalizers, pre_tokenizers, decoders;
-    bool has_decoder;
+    bool decodes_raw;   /* the decoders can hand on bytes that are not valid UTF-8 (yet) */
+    bool raw_bytes;     /* and are to do so now */
     lk_regex **regexes; /* all of them, for release */
     size_t regex_count;
 

@@ -125,6 +125,19 @@ static lk_status load_model(lk_tokenizer *tokenizer, const char *source, const j
                    type);
 }
 
+/* Regular expressions and byte maps read characters, so they must not come behind a decoder that makes bytes. */
+static bool decodes_raw(const lk_steps *decoders) {
+    bool bytes = false;
+    for (size_t i = 0; i < decoders->count; i++) {
+        const lk_step *step = &decoders->items[i];
+        if (bytes && (step->kind->bytes || step->regex != NULL)) {
+            return false;
+        }
+        bytes = bytes || step->kind->bytes;
+    }
+    return true;
+}
+
 static lk_status load_root(lk_tokenizer *tokenizer, const char *source, const json_t *root) {
     if (!json_is_object(root)) {
         return lk_fail(tokenizer->context, LK_STATUS_FORMAT, "%s: not an object", source);
@@ -135,6 +148,7 @@ static lk_status load_root(lk_tokenizer *tokenizer, const char *source, const js
     LK_TRY(lk_steps_load(tokenizer, &lk_pre_tokenizers, json_object_get(root, "pre_tokenizer"),
                          &tokenizer->pre_tokenizers));
     LK_TRY(lk_steps_load(tokenizer, &lk_decoders, json_object_get(root, "decoder"), &tokenizer->decoders));
+    tokenizer->decodes_raw = decodes_raw(&tokenizer->decoders);
     LK_TRY(lk_post_processor_load(tokenizer, source, json_object_get(root, "post_processor")));
     return lk_added_tokens_index(tokenizer);
 }
