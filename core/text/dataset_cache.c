@@ -10,10 +10,11 @@ typedef struct cache_header {
     uint64_t key;
     uint64_t rows, tokens, cut, dropped;
     uint32_t has_labels, has_classes;
-    uint64_t hash; /* of all that follows */
+    uint64_t hash; /* of this header with 0 here, and of all that follows */
 } cache_header;
 
 static const char magic[8] = {'L', 'K', 'D', 'A', 'T', 'A', '\r', '\n'};
+_Static_assert(sizeof(cache_header) == 72, "the header has no padding, and arrays behind it are aligned");
 enum { BYTE_ORDER_MARK = 0x01020304, VERSION = 1, PARTS = 4 };
 
 typedef struct part {
@@ -35,8 +36,9 @@ static bool list_parts(const cache_header *header, const lk_dataset_arrays *arra
     return true;
 }
 
-static uint64_t hash_parts(const part parts[PARTS]) {
-    uint64_t hash = 0;
+static uint64_t hash_file(cache_header header, const part parts[PARTS]) {
+    header.hash = 0; /* the header has no padding */
+    uint64_t hash = lk_hash64(&header, sizeof header, 0);
     for (int i = 0; i < PARTS; i++) {
         hash = lk_hash64(parts[i].size > 0 ? parts[i].data : "", parts[i].size, hash);
     }
@@ -72,7 +74,7 @@ static bool use_mapping(const lk_mapping *mapping, uint64_t key, lk_dataset_arra
         parts[i].data = mapping->data + at;
         at += parts[i].size;
     }
-    if (at != mapping->size || hash_parts(parts) != header.hash) {
+    if (at != mapping->size || hash_file(header, parts) != header.hash) {
         return false;
     }
     *out = (lk_dataset_arrays){.rows = header.rows,
@@ -115,7 +117,7 @@ lk_status lk_dataset_cache_write(lk_context *context, const char *path, uint64_t
     if (!list_parts(&header, arrays, parts)) {
         return lk_fail(context, LK_STATUS_INTERNAL, "%s: too large", path);
     }
-    header.hash = hash_parts(parts);
+    header.hash = hash_file(header, parts);
     lk_atomic_file *file;
     LK_TRY(lk_atomic_file_open(context, path, &file));
     lk_status status = lk_atomic_file_write(file, &header, sizeof header);

@@ -678,5 +678,5 @@ static void add(TCase *cases) {
 }
 
 int main(void) {
-    return run_suite("tokenizer", add);
+    return run_suite("tokenizer", text_setup, text_teardown, add);
 }

@@ -121,10 +121,10 @@ void assert_ids(const json_t *expected, const lk_ids *ids, const char *what) {
     }
 }
 
-int run_suite(const char *name, void (*add)(TCase *)) {
+int run_suite(const char *name, void (*setup)(void), void (*teardown)(void), void (*add)(TCase *)) {
     Suite *suite = suite_create(name);
     TCase *cases = tcase_create(name);
-    tcase_add_checked_fixture(cases, text_setup, text_teardown);
+    tcase_add_checked_fixture(cases, setup, teardown);
     tcase_set_timeout(cases, 120);
     add(cases);
     suite_add_tcase(suite, cases);
