@@ -81,6 +81,15 @@ typedef struct lk_norm_attributes {
     float epsilon;
 } lk_norm_attributes;
 
+typedef struct lk_gelu_attributes {
+    bool tanh_approximation; /* Hugging Face's gelu_new and gelu_pytorch_tanh */
+} lk_gelu_attributes;
+
+typedef struct lk_slice_attributes {
+    int64_t first, count;
+    int64_t columns; /* of dx; the backward only */
+} lk_slice_attributes;
+
 typedef struct lk_rope_attributes {
     int32_t head_dim; /* twice the columns of cos and sin, or more: the rest of each head passes unchanged */
     bool inverse;
@@ -136,6 +145,8 @@ typedef union lk_attributes {
     lk_lora_attributes lora;
     lk_dropout_attributes dropout;
     lk_norm_attributes norm;
+    lk_gelu_attributes gelu;
+    lk_slice_attributes slice;
     lk_rope_attributes rope;
     lk_attention_attributes attention;
     lk_embedding_attributes embedding;

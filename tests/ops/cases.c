@@ -273,6 +273,76 @@ static void add_rms_norm(int64_t tokens, int64_t columns, int64_t width) {
     }
 }
 
+static void prepare_layer_norm_backward(const op_case *self, double **values) {
+    static const int from[] = {1, 2, 2}; /* the bias changes neither */
+    double *outputs[] = {NULL, values[3], values[4]};
+    run_reference(LK_OP_LAYER_NORM, self, &self->attributes, 3, from, values, outputs);
+    round_to_f32(values[3], case_input_elements(&self->inputs[3]));
+    round_to_f32(values[4], case_input_elements(&self->inputs[4]));
+}
+
+static void add_layer_norm(int64_t tokens, int64_t columns) {
+    op_case *self = begin(LK_OP_LAYER_NORM, "T=%d H=%d", (int)tokens, (int)columns);
+    input(self, VALUES_NORMAL, 0, 2, tokens, columns);
+    input(self, VALUES_POSITIVE, 0, 1, columns, 0);
+    input(self, VALUES_NORMAL, 0, 1, columns, 0);
+    self->attributes.norm.epsilon = 1e-5f;
+    for (uint32_t wanted = 1; wanted < 8; wanted++) { /* every combination of dx, dweight, dbias */
+        bool sum = (wanted & 1u) && (wanted & 2u);
+        self = begin(LK_OP_LAYER_NORM_BACKWARD, "T=%d H=%d wanted=%u%s", (int)tokens, (int)columns, wanted,
+                     sum ? " +dx_sum" : "");
+        input(self, VALUES_NORMAL, 0, 2, tokens, columns);
+        input(self, VALUES_NORMAL, 0, 2, tokens, columns);
+        input(self, VALUES_POSITIVE, 0, 1, columns, 0);
+        input(self, VALUES_NORMAL, 0, 1, tokens, 0);
+        input(self, VALUES_POSITIVE, 0, 1, tokens, 0);
+        if (sum) {
+            input(self, VALUES_NORMAL, 0, 2, tokens, columns);
+        }
+        self->wanted = wanted;
+        self->attributes.norm.epsilon = 1e-5f;
+        self->prepare = prepare_layer_norm_backward;
+    }
+}
+
+static void add_activations(int64_t rows, int64_t columns) {
+    static const lk_op ops[] = {LK_OP_GELU, LK_OP_GELU, LK_OP_TANH, LK_OP_RELU};
+    static const lk_op backwards[] = {LK_OP_GELU_BACKWARD, LK_OP_GELU_BACKWARD, LK_OP_TANH_BACKWARD,
+                                      LK_OP_RELU_BACKWARD};
+    for (size_t i = 0; i < LK_COUNT(ops); i++) {
+        bool approximate = i == 1;
+        op_case *self = begin(ops[i], "%dx%d%s", (int)rows, (int)columns, approximate ? " tanh approximation" : "");
+        input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        self->attributes.gelu.tanh_approximation = approximate;
+        self = begin(backwards[i], "%dx%d%s", (int)rows, (int)columns, approximate ? " tanh approximation" : "");
+        input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        self->attributes.gelu.tanh_approximation = approximate;
+    }
+}
+
+/* The slice in the middle, at both ends, and all there is. */
+static void add_slice_columns(int64_t rows, int64_t columns) {
+    int64_t third = columns / 3;
+    const lk_slice_attributes slices[] = {
+        {0, third, columns}, {third, third, columns}, {columns - third, third, columns}, {0, columns, columns}};
+    for (size_t i = 0; i < LK_COUNT(slices); i++) {
+        op_case *self = begin(LK_OP_SLICE_COLUMNS, "%dx%d first=%d count=%d", (int)rows, (int)columns,
+                              (int)slices[i].first, (int)slices[i].count);
+        input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        self->attributes.slice = slices[i];
+        for (int sum = 0; sum < 2; sum++) {
+            self = begin(LK_OP_SLICE_COLUMNS_BACKWARD, "%dx%d first=%d count=%d%s", (int)rows, (int)columns,
+                         (int)slices[i].first, (int)slices[i].count, sum ? " +dx_sum" : "");
+            input(self, VALUES_NORMAL, 0, 2, rows, slices[i].count);
+            if (sum) {
+                input(self, VALUES_NORMAL, 0, 2, rows, columns);
+            }
+            self->attributes.slice = slices[i];
+        }
+    }
+}
+
 static void add_rope(int64_t tokens, int64_t heads, int32_t head_dim, int64_t half) {
     op_case *self = begin(LK_OP_ROPE_TABLE, "T=%d D/2=%d", (int)tokens, (int)half);
     input(self, VALUES_POSITIONS, 97, 1, tokens, 0);
@@ -462,6 +532,8 @@ const op_case *op_cases(int *count) {
         add_rms_norm(5, 24, 24);
         add_rms_norm(33, 130, 130);
         add_rms_norm(6, 64, 16);
+        add_layer_norm(5, 24);
+        add_layer_norm(33, 130);
         add_rope(9, 3, 8, 4);
         add_rope(21, 2, 64, 32);
         add_rope(7, 2, 20, 6);
@@ -475,6 +547,10 @@ const op_case *op_cases(int *count) {
         add_cached_attention(5, 40, 1);
         add_swiglu(5, 19);
         add_swiglu(33, 130);
+        add_activations(5, 19);
+        add_activations(33, 130);
+        add_slice_columns(7, 15);
+        add_slice_columns(33, 195);
         add_cross_entropy(9, 17, 12);
         add_cross_entropy(45, 515, 36);
         add_elementwise(5, 7);
