@@ -244,7 +244,7 @@ static lk_status continue_text(lk_generator *self, const lk_ids *ids, const lk_g
     int64_t limit = LK_MIN(options->max_new_tokens, self->max_tokens - (int64_t)ids->count);
     bool go_on = true;
     while (go_on && report->new_tokens < limit) {
-        int32_t id = lk_sample(&sampler, self->values, self->model->config->vocab_size, (uint64_t)report->new_tokens,
+        int32_t id = lk_sample_token(&sampler, self->values, self->model->config->vocab_size, (uint64_t)report->new_tokens,
                                self->items);
         report->stopped = is_end(self, id);
         if (report->stopped) {

@@ -18,6 +18,7 @@ typedef struct lk_sample_item {
 
 /* `items` has room for `count` entries; `draw` counts the tokens drawn so far, so that the choice is a function of the
  * seed and the place. Ties go to the smaller id. */
-int32_t lk_sample(const lk_sampler *sampler, const float *logits, int64_t count, uint64_t draw, lk_sample_item *items);
+int32_t lk_sample_token(const lk_sampler *sampler, const float *logits, int64_t count, uint64_t draw,
+                        lk_sample_item *items);
 
 #endif
