@@ -227,7 +227,8 @@ static lk_status start_symbols(lk_tokenizer *tokenizer, const char *word, size_t
             lk_text_append(&decorated, text, size);
             lk_text_append(&decorated, bpe->suffix.bytes, last ? bpe->suffix.length : 0);
             if (decorated.failed) {
-                return lk_text_status(&decorated);
+                lk_text_free(&decorated);
+                return lk_out_of_memory(context, size, "a word");
             }
             text = decorated.data;
             text_length = decorated.length;

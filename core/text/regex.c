@@ -101,6 +101,9 @@ lk_status lk_regex_compile(lk_context *context, const char *source, const char *
     PCRE2_SIZE offset;
     regex->code = pcre2_compile((PCRE2_SPTR)translated.data, translated.length,
                                 PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK | PCRE2_MULTILINE, &error, &offset, compile);
+    if (regex->code == NULL && error == PCRE2_ERROR_HEAP_FAILED) {
+        goto memory;
+    }
     if (regex->code == NULL) {
         PCRE2_UCHAR text[128] = "";
         pcre2_get_error_message(error, text, sizeof text);

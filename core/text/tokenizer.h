@@ -1,9 +1,11 @@
 /* Tokenizers: from a Hugging Face folder (tokenizer.json) or from the metadata of a GGUF file; text to ids and back.
  *
- * Ids are those of the Hugging Face `tokenizers` library. Any bytes may be encoded: text that is not valid UTF-8 has
- * each maximal invalid part replaced by U+FFFD first (as Python's errors="replace"). Truncation and padding sections of
- * tokenizer.json are ignored: datasets and batches do that. A type of normalizer, pre-tokenizer, model, post-processor
- * or decoder that is not known is UNSUPPORTED, with a message that names file and type.
+ * Ids are those of the Hugging Face `tokenizers` library (but for BERT tokenizers, on some 570 marks and punctuation
+ * characters that Unicode has taken in since version 8, whose tables that library uses there). Any bytes may be
+ * encoded: text that is not valid UTF-8 has each maximal invalid part replaced by U+FFFD first (as Python's
+ * errors="replace"). Truncation and padding sections of tokenizer.json are ignored: datasets and batches do that. A
+ * type of normalizer, pre-tokenizer, model, post-processor or decoder that is not known is UNSUPPORTED, with a message
+ * that names file and type.
  *
  * A tokenizer keeps working memory and a cache of words, so it belongs to one thread at a time, like its context. */
 #ifndef LK_CORE_TEXT_TOKENIZER_H
