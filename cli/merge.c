@@ -1,0 +1,77 @@
+/* lorikeet merge: base plus adapter as one model. */
+#include <stdio.h>
+
+#include "cli.h"
+#include "progress.h"
+
+typedef struct merge_command {
+    cli_workspace workspace;
+    const char *out;
+    int out_dtype;
+} merge_command;
+
+static const char description[] =
+    "Adds an adapter's update to the weights of its model and writes the sum as a Hugging Face folder\n"
+    "(config.json, model.safetensors, tokenizer files), which needs no adapter any more.";
+
+static const char examples[] =
+    "  lorikeet merge --model ./Qwen2-0.5B --adapter my-adapter --out ./Qwen2-0.5B-mine --dtype bf16";
+
+static void declare(merge_command *command, cli_options *options) {
+    cli_workspace *workspace = &command->workspace;
+    options->usage = "--model PATH --adapter DIR --out DIR [OPTION...]";
+    options->description = description;
+    options->examples = examples;
+    cli_group(options, "Model:");
+    cli_text(options, "model", 'm', &workspace->model_path, "PATH",
+             "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file");
+    cli_required(options);
+    cli_text(options, "adapter", 0, &workspace->adapter_path, "DIR", "a PEFT folder");
+    cli_required(options);
+    cli_text(options, "out", 'o', &command->out, "DIR", "the folder to write");
+    cli_required(options);
+    cli_choice(options, "dtype", 0, &command->out_dtype, cli_dtype_names, "type of the written weights");
+    cli_workspace_options(workspace, options);
+}
+
+static void show_progress(void *user, int64_t done, int64_t total) {
+    cli_progress *progress = user;
+    progress->total = total;
+    cli_progress_update(progress, done, "");
+}
+
+static int run(merge_command *command) {
+    cli_workspace *workspace = &command->workspace;
+    int result = cli_open_model(workspace);
+    if (result == CLI_DONE) {
+        result = cli_open_adapter(workspace);
+    }
+    if (result != CLI_DONE) {
+        return result;
+    }
+    cli_progress progress;
+    cli_progress_start(&progress, "merge", 0, 0, workspace->quiet);
+    lk_status status = lk_merge(workspace->model, workspace->adapter, cli_dtype(command->out_dtype), command->out,
+                                show_progress, &progress);
+    cli_progress_finish(&progress);
+    if (status != LK_OK) {
+        return cli_library_failed(workspace->context, status);
+    }
+    printf("%s\n", command->out);
+    return CLI_DONE;
+}
+
+int cli_command_merge(int argc, const char **argv) {
+    merge_command command = {0};
+    cli_options options = {0};
+    cli_workspace_init(&command.workspace);
+    declare(&command, &options);
+    cli_parse_result parsed = cli_parse(&options, argc, argv);
+    int result = parsed == CLI_PARSED_HELP ? CLI_DONE : CLI_USAGE;
+    if (parsed == CLI_PARSED) {
+        result = run(&command);
+    }
+    cli_workspace_close(&command.workspace);
+    cli_options_free(&options);
+    return result;
+}

@@ -1,0 +1,267 @@
+/* lorikeet train: the options, and the run from loading to saving. What is written on the way is in train_report.c. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "train.h"
+
+static const char description[] =
+    "Trains an adapter for a model on your data and writes it in the layout of Hugging Face PEFT.\n"
+    "The model itself stays as it is.\n\n"
+    "Data files: .txt (plain text), .jsonl (a line is {\"text\": ..}, {\"prompt\": .., \"completion\": ..} or\n"
+    "{\"messages\": [..]}), .ids (token ids, one sequence a line; after a TAB, optionally, as many labels).\n\n"
+    "Ctrl-C (or SIGTERM) finishes the step, saves the adapter and a checkpoint, and exits with 130 (143);\n"
+    "--resume goes on from there. A second one ends the program at once.";
+
+static const char examples[] =
+    "  lorikeet train --model SmolLM2-135M.gguf --data notes.txt --out notes-adapter --steps 100\n"
+    "  lorikeet train --model ./Qwen2-0.5B --data chats.jsonl --out adapter --epochs 3 --rank 16 --alpha 32 \\\n"
+    "      --targets q_proj,v_proj --schedule cosine --warmup 20 --val held-out.jsonl --log log.jsonl";
+
+static void declare(train_command *command, cli_options *options) {
+    options->usage = "--model PATH --data FILE --out DIR [OPTION...]";
+    options->description = description;
+    options->examples = examples;
+    cli_group(options, "Model and data:");
+    cli_model_options(&command->workspace, options);
+    cli_text(options, "data", 'd', &command->data_path, "FILE", "what to train on");
+    cli_required(options);
+    cli_text(options, "out", 'o', &command->out, "DIR", "where the adapter is written");
+    cli_required(options);
+    cli_text(options, "val", 0, &command->val_path, "FILE", "held-out data: its loss is taken before and after");
+    cli_int64(options, "val-every", 0, &command->val_every, 0, "and after every N steps; 0: not");
+    cli_batch_options(&command->data_options, options);
+    cli_flag(options, "no-shuffle", 0, &command->data_options.shuffle, false, "take the data in order");
+    cli_adapter_options(&command->adapter_options, options);
+    cli_text(options, "init-adapter", 0, &command->init_adapter, "DIR",
+             "start from this adapter, which then decides method, rank, alpha and targets");
+    cli_optimizer_options(&command->train_options, &command->schedule, options);
+    cli_group(options, "Run:");
+    cli_int64(options, "steps", 0, &command->steps, 1, "optimizer steps; default: one epoch");
+    cli_int64(options, "epochs", 0, &command->epochs, 1, "passes over the data, instead of --steps");
+    cli_uint64(options, "seed", 0, &command->seed, "of the adapter's start, the order of the data, and dropout");
+    cli_int64(options, "save-every", 0, &command->save_every, 0,
+              "save the adapter and a checkpoint after every N steps; 0: only when stopped");
+    cli_flag(options, "resume", 0, &command->resume, true,
+             "go on from the checkpoint in the --out folder, if there is one; give the same options as before");
+    cli_text(options, "log", 0, &command->log_path, "FILE.jsonl", "one line of JSON per step");
+    cli_flag(options, "profile", 0, &command->profile, true, "print where the time of a step goes, per kernel");
+    cli_flag(options, "json", 0, &command->json, true, "print the summary as JSON");
+    cli_workspace_options(&command->workspace, options);
+}
+
+static int check_options(train_command *command, const cli_options *options) {
+    static const char *const fixed[] = {"method", "rank", "alpha", "targets", "dropout"};
+    if (cli_given(options, "steps") && cli_given(options, "epochs")) {
+        return cli_usage("--steps and --epochs exclude each other");
+    }
+    if (command->val_every > 0 && command->val_path == NULL) {
+        return cli_usage("--val-every needs --val FILE");
+    }
+    for (size_t i = 0; command->init_adapter != NULL && i < sizeof(fixed) / sizeof(fixed[0]); i++) {
+        if (cli_given(options, fixed[i])) {
+            cli_message("warning: --%s is taken from the adapter in %s", fixed[i], command->init_adapter);
+        }
+    }
+    command->adapter_options.seed = command->seed;
+    command->data_options.seed = command->seed;
+    command->train_options.seed = command->seed;
+    command->train_options.schedule = (lk_schedule)command->schedule;
+    return CLI_DONE;
+}
+
+/* Reports a failure of the library. */
+static int checked(const train_command *command, lk_status status) {
+    return status == LK_OK ? CLI_DONE : cli_library_failed(command->workspace.context, status);
+}
+
+static int load_data(train_command *command) {
+    lk_model *model = command->workspace.model;
+    int result = checked(command, lk_data_load(model, command->data_path, &command->data_options, &command->data));
+    if (result != CLI_DONE || command->val_path == NULL) {
+        return result;
+    }
+    lk_data_options options = command->data_options;
+    options.shuffle = false;
+    return checked(command, lk_data_load(model, command->val_path, &options, &command->val_data));
+}
+
+static int make_adapter(train_command *command) {
+    cli_workspace *workspace = &command->workspace;
+    lk_status status = command->init_adapter != NULL
+                           ? lk_adapter_load(workspace->model, command->init_adapter, &workspace->adapter)
+                           : lk_adapter_create(workspace->model, &command->adapter_options, &workspace->adapter);
+    return checked(command, status);
+}
+
+/* Builds trainer and evaluator, and goes on from a checkpoint where that is asked for. */
+static int make_trainer(train_command *command) {
+    lk_train_options *options = &command->train_options;
+    options->total_steps = command->steps;
+    if (command->steps == 0) {
+        lk_data_info info;
+        lk_data_get_info(command->data, &info);
+        int64_t accumulated = options->gradient_accumulation_steps;
+        options->total_steps = command->epochs * ((info.batches_per_epoch + accumulated - 1) / accumulated);
+    }
+    int result = checked(command, lk_trainer_create(command->workspace.model, command->workspace.adapter, command->data,
+                                                    options, &command->trainer));
+    if (result == CLI_DONE && command->resume && train_has_checkpoint(command)) {
+        result = checked(command, lk_trainer_load_checkpoint(command->trainer, command->checkpoint));
+    }
+    if (result == CLI_DONE && command->val_data != NULL) {
+        result = checked(command, lk_evaluator_create(command->workspace.model, command->workspace.adapter,
+                                                      command->val_data, &command->evaluator));
+    }
+    return result;
+}
+
+static int save(train_command *command, bool with_checkpoint) {
+    double started = cli_seconds();
+    int result = checked(command, lk_adapter_save(command->workspace.adapter, command->out));
+    if (result == CLI_DONE && with_checkpoint) {
+        result = checked(command, lk_trainer_save_checkpoint(command->trainer, command->checkpoint));
+    }
+    command->seconds[TRAIN_SAVE] += cli_seconds() - started;
+    return result;
+}
+
+static int validate(train_command *command, double *loss) {
+    if (command->evaluator == NULL) {
+        return CLI_DONE;
+    }
+    double started = cli_seconds();
+    lk_eval_report report;
+    int result = checked(command, lk_evaluator_run(command->evaluator, NULL, NULL, &report));
+    command->seconds[TRAIN_VALIDATE] += cli_seconds() - started;
+    if (result == CLI_DONE) {
+        *loss = report.loss;
+        result = train_log_validation(command, &report);
+    }
+    return result;
+}
+
+static bool is_due(int64_t step, int64_t every) {
+    return every > 0 && step % every == 0;
+}
+
+static int run_steps(train_command *command) {
+    int64_t total = command->train_options.total_steps;
+    int64_t step = lk_trainer_steps(command->trainer);
+    int result = CLI_DONE;
+    cli_progress_start(&command->progress, "train", step, total, command->workspace.quiet);
+    while (step < total && cli_stop_signal() == 0 && result == CLI_DONE) {
+        lk_step_report report;
+        result = checked(command, lk_trainer_step(command->trainer, &report));
+        if (result != CLI_DONE) {
+            break;
+        }
+        step = report.step;
+        result = train_log_step(command, &report);
+        if (result == CLI_DONE && is_due(step, command->save_every)) {
+            result = save(command, true);
+        }
+        if (result == CLI_DONE && is_due(step, command->val_every) && step < total) {
+            result = validate(command, &command->val_loss);
+        }
+    }
+    cli_progress_finish(&command->progress);
+    return result;
+}
+
+typedef int (*phase_function)(train_command *command);
+
+static int timed(train_command *command, train_phase phase, phase_function function) {
+    double started = cli_seconds();
+    int result = function(command);
+    command->seconds[phase] += cli_seconds() - started;
+    return result;
+}
+
+static int open_model(train_command *command) {
+    return cli_open_model(&command->workspace);
+}
+
+static int build(train_command *command) {
+    int result = make_adapter(command);
+    return result == CLI_DONE ? make_trainer(command) : result;
+}
+
+static int profile(train_command *command) {
+    char *text;
+    int result = checked(command, lk_trainer_profile(command->trainer, false, &text));
+    if (result == CLI_DONE) {
+        fputs(text, stdout);
+        lk_free_text(command->workspace.model, text);
+    }
+    return result;
+}
+
+static int run(train_command *command) {
+    int result = timed(command, TRAIN_LOAD_MODEL, open_model);
+    if (result == CLI_DONE) {
+        result = timed(command, TRAIN_LOAD_DATA, load_data);
+    }
+    if (result == CLI_DONE) {
+        result = timed(command, TRAIN_COMPILE, build);
+    }
+    if (result == CLI_DONE) {
+        train_print_start(command);
+        result = train_log_open(command);
+    }
+    cli_stop_install();
+    if (result == CLI_DONE) {
+        result = validate(command, &command->val_loss_before);
+    }
+    if (result == CLI_DONE) {
+        result = run_steps(command);
+    }
+    if (result != CLI_DONE) {
+        return result;
+    }
+    int stopped_by = cli_stop_signal();
+    if (stopped_by == 0) {
+        result = validate(command, &command->val_loss);
+    }
+    if (result == CLI_DONE) {
+        result = save(command, stopped_by != 0);
+    }
+    if (result == CLI_DONE && command->profile && stopped_by == 0) {
+        result = profile(command);
+    }
+    if (result == CLI_DONE) {
+        result = train_print_summary(command, stopped_by);
+    }
+    return result == CLI_DONE && stopped_by != 0 ? CLI_SIGNAL + stopped_by : result;
+}
+
+int cli_command_train(int argc, const char **argv) {
+    train_command command = {.epochs = 1};
+    cli_options options = {0};
+    cli_workspace_init(&command.workspace);
+    lk_adapter_options_init(&command.adapter_options);
+    lk_data_options_init(&command.data_options);
+    lk_train_options_init(&command.train_options);
+    declare(&command, &options);
+    cli_parse_result parsed = cli_parse(&options, argc, argv);
+    int result = parsed == CLI_PARSED_HELP ? CLI_DONE : CLI_USAGE;
+    if (parsed == CLI_PARSED) {
+        result = check_options(&command, &options);
+        if (result == CLI_DONE) {
+            result = train_set_checkpoint(&command);
+        }
+        if (result == CLI_DONE) {
+            result = run(&command);
+        }
+    }
+    result = train_log_close(&command, result);
+    lk_evaluator_destroy(command.evaluator);
+    lk_trainer_destroy(command.trainer);
+    lk_data_destroy(command.val_data);
+    lk_data_destroy(command.data);
+    cli_workspace_close(&command.workspace);
+    free(command.checkpoint);
+    cli_options_free(&options);
+    return result;
+}

@@ -1,0 +1,57 @@
+/* What `lorikeet train` holds: shared by the run (train.c) and what it writes (train_report.c). */
+#ifndef LK_CLI_TRAIN_H
+#define LK_CLI_TRAIN_H
+
+#include <stdio.h>
+
+#include "cli.h"
+#include "progress.h"
+
+typedef enum train_phase {
+    TRAIN_LOAD_MODEL,
+    TRAIN_LOAD_DATA,
+    TRAIN_COMPILE,
+    TRAIN_STEPS,
+    TRAIN_WAIT_FOR_DATA, /* part of the steps' time */
+    TRAIN_VALIDATE,
+    TRAIN_SAVE,
+    TRAIN_NUM_PHASES
+} train_phase;
+
+typedef struct train_command {
+    /* options */
+    cli_workspace workspace;
+    lk_adapter_options adapter_options;
+    lk_data_options data_options;
+    lk_train_options train_options;
+    int schedule;
+    const char *data_path, *val_path, *out, *init_adapter, *log_path;
+    int64_t steps, epochs, save_every, val_every;
+    uint64_t seed;
+    bool resume, profile, json;
+    /* the run */
+    char *checkpoint; /* the folder of the checkpoint, in --out */
+    lk_data *data, *val_data;
+    lk_trainer *trainer;
+    lk_evaluator *evaluator;
+    FILE *log;
+    cli_progress progress;
+    double seconds[TRAIN_NUM_PHASES];
+    /* figures for the summary */
+    int64_t steps_here, tokens; /* in this run, without what came before a resumption */
+    double first_loss, smooth_loss, last_loss;
+    double val_loss_before, val_loss;
+} train_command;
+
+/* Each returns an exit status where it can fail. */
+int train_set_checkpoint(train_command *command);
+bool train_has_checkpoint(const train_command *command);
+int train_log_open(train_command *command);
+int train_log_step(train_command *command, const lk_step_report *report);
+int train_log_validation(train_command *command, const lk_eval_report *report);
+/* Keeps `result` unless the log cannot be written in full. */
+int train_log_close(train_command *command, int result);
+void train_print_start(const train_command *command);
+int train_print_summary(const train_command *command, int stopped_by);
+
+#endif

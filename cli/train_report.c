@@ -1,0 +1,208 @@
+/* What `lorikeet train` writes: the log of steps, messages, and the summary at the end. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "train.h"
+
+int train_set_checkpoint(train_command *command) {
+    static const char name[] = "/checkpoint";
+    size_t size = strlen(command->out) + sizeof(name);
+    command->checkpoint = malloc(size);
+    if (command->checkpoint == NULL) {
+        return cli_failed("out of memory");
+    }
+    snprintf(command->checkpoint, size, "%s%s", command->out, name);
+    return CLI_DONE;
+}
+
+bool train_has_checkpoint(const train_command *command) {
+    struct stat about;
+    return stat(command->checkpoint, &about) == 0;
+}
+
+int train_log_open(train_command *command) {
+    if (command->log_path == NULL) {
+        return CLI_DONE;
+    }
+    command->log = fopen(command->log_path, lk_trainer_steps(command->trainer) > 0 ? "ab" : "wb");
+    if (command->log == NULL) {
+        return cli_failed("--log %s: %s", command->log_path, strerror(errno));
+    }
+    return CLI_DONE;
+}
+
+static int write_line(train_command *command, json_t *line) {
+    if (line == NULL) {
+        return cli_failed("--log %s: out of memory", command->log_path);
+    }
+    int written = json_dumpf(line, command->log, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_decref(line);
+    if (written != 0 || fputc('\n', command->log) == EOF || fflush(command->log) != 0) {
+        return cli_failed("--log %s: %s", command->log_path, strerror(errno));
+    }
+    return CLI_DONE;
+}
+
+static double rate(int64_t tokens, double seconds) {
+    return seconds > 0 ? (double)tokens / seconds : 0;
+}
+
+static void show_step(train_command *command, const lk_step_report *report) {
+    enum { MEMORY = 20 }; /* the shown loss is smoothed over about so many steps */
+    double share = command->steps_here < MEMORY ? 1.0 / (double)command->steps_here : 1.0 / MEMORY;
+    command->smooth_loss += (report->loss - command->smooth_loss) * share;
+    char details[96];
+    snprintf(details, sizeof(details), "loss %.4f, %.0f tokens/s", command->smooth_loss,
+             rate(command->tokens, command->seconds[TRAIN_STEPS]));
+    cli_progress_update(&command->progress, report->step, details);
+}
+
+int train_log_step(train_command *command, const lk_step_report *report) {
+    if (command->steps_here == 0) {
+        command->first_loss = report->loss;
+    }
+    command->steps_here++;
+    command->last_loss = report->loss;
+    command->tokens += report->tokens;
+    command->seconds[TRAIN_STEPS] += report->step_seconds;
+    command->seconds[TRAIN_WAIT_FOR_DATA] += report->data_seconds;
+    show_step(command, report);
+    if (command->log == NULL) {
+        return CLI_DONE;
+    }
+    return write_line(command,
+                      json_pack("{s:I,s:f,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:f}", "step", (json_int_t)report->step, "loss",
+                                report->loss, "learning_rate", report->learning_rate, "grad_norm", report->grad_norm,
+                                "epoch", report->epoch, "tokens", (json_int_t)report->tokens, "targets",
+                                (json_int_t)report->targets, "step_seconds", report->step_seconds, "data_seconds",
+                                report->data_seconds, "tokens_per_second", rate(report->tokens, report->step_seconds)));
+}
+
+int train_log_validation(train_command *command, const lk_eval_report *report) {
+    int64_t step = lk_trainer_steps(command->trainer);
+    if (!command->workspace.quiet) {
+        cli_message("validation after %" PRId64 " steps: loss %.4f, perplexity %.2f", step, report->loss,
+                    report->perplexity);
+    }
+    if (command->log == NULL) {
+        return CLI_DONE;
+    }
+    return write_line(command, json_pack("{s:I,s:f,s:f}", "step", (json_int_t)step, "validation_loss", report->loss,
+                                         "validation_perplexity", report->perplexity));
+}
+
+int train_log_close(train_command *command, int result) {
+    if (command->log != NULL && fclose(command->log) != 0 && result == CLI_DONE) {
+        result = cli_failed("--log %s: %s", command->log_path, strerror(errno));
+    }
+    command->log = NULL;
+    return result;
+}
+
+void train_print_start(const train_command *command) {
+    if (command->workspace.quiet) {
+        return;
+    }
+    lk_model_info model;
+    lk_adapter_info adapter;
+    lk_data_info data;
+    lk_model_get_info(command->workspace.model, &model);
+    lk_adapter_get_info(command->workspace.adapter, &adapter);
+    lk_data_get_info(command->data, &data);
+    cli_message("%s; %s", lk_session_device_name(command->workspace.session),
+                lk_session_reason(command->workspace.session));
+    cli_message("model %s, %.1f million parameters; %s on %" PRId64 " layers trains %.3f million", model.model_type,
+                (double)model.num_parameters / 1e6, adapter.method, adapter.num_modules,
+                (double)adapter.num_parameters / 1e6);
+    cli_message("data: %" PRId64 " samples, %" PRId64 " tokens, %" PRId64 " micro-batches per epoch", data.num_samples,
+                data.num_tokens, data.batches_per_epoch);
+    int64_t done = lk_trainer_steps(command->trainer);
+    if (done > 0) {
+        cli_message("resumed after step %" PRId64, done);
+    } else if (command->resume) {
+        cli_message("no checkpoint in %s: starting from the beginning", command->out);
+    }
+}
+
+static const char *const phase_names[TRAIN_NUM_PHASES] = {
+    "load_model", "load_data", "compile", "steps", "wait_for_data", "validate", "save",
+};
+
+static json_t *seconds_json(const train_command *command) {
+    json_t *object = json_object();
+    for (int i = 0; i < TRAIN_NUM_PHASES; i++) {
+        json_object_set_new(object, phase_names[i], json_real(command->seconds[i]));
+    }
+    return object;
+}
+
+static int print_json(const train_command *command, const lk_memory_report *memory, int stopped_by) {
+    json_t *summary = json_pack(
+        "{s:s,s:s,s:I,s:I,s:I,s:b,s:o,s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}}", "adapter", command->out, "device",
+        lk_session_device_name(command->workspace.session), "steps", (json_int_t)lk_trainer_steps(command->trainer),
+        "steps_of_this_run", (json_int_t)command->steps_here, "tokens_of_this_run", (json_int_t)command->tokens,
+        "stopped", stopped_by != 0, "seconds", seconds_json(command), "memory_bytes", "weights",
+        (json_int_t)memory->weights, "adapter", (json_int_t)memory->adapter, "optimizer", (json_int_t)memory->optimizer,
+        "inputs", (json_int_t)memory->inputs, "activations", (json_int_t)memory->activations, "activations_lower_bound",
+        (json_int_t)memory->activations_lower_bound, "total", (json_int_t)memory->total, "peak_of_process",
+        (json_int_t)cli_peak_memory());
+    if (summary != NULL && command->steps_here > 0) {
+        json_object_set_new(summary, "first_loss", json_real(command->first_loss));
+        json_object_set_new(summary, "last_loss", json_real(command->last_loss));
+        json_object_set_new(summary, "tokens_per_second",
+                            json_real(rate(command->tokens, command->seconds[TRAIN_STEPS])));
+    }
+    if (summary != NULL && command->evaluator != NULL) {
+        json_object_set_new(summary, "validation_loss_before", json_real(command->val_loss_before));
+        json_object_set_new(summary, "validation_loss", json_real(command->val_loss));
+    }
+    return cli_print_json(summary);
+}
+
+static void print_text(const train_command *command, const lk_memory_report *memory) {
+    printf("steps     %" PRId64, lk_trainer_steps(command->trainer));
+    if (command->steps_here > 0) {
+        printf(", %" PRId64 " of them now: loss %.4f at first, %.4f at last; %" PRId64 " tokens, %.1f tokens/s",
+               command->steps_here, command->first_loss, command->last_loss, command->tokens,
+               rate(command->tokens, command->seconds[TRAIN_STEPS]));
+    }
+    printf("\n");
+    if (command->evaluator != NULL) {
+        printf("held out  loss %.4f before, %.4f after\n", command->val_loss_before, command->val_loss);
+    }
+    printf("seconds  ");
+    for (int i = 0; i < TRAIN_NUM_PHASES; i++) {
+        printf(" %s %.2f%s", phase_names[i], command->seconds[i], i + 1 < TRAIN_NUM_PHASES ? "," : "\n");
+    }
+    const struct {
+        const char *name;
+        size_t bytes;
+    } parts[] = {
+        {"weights", memory->weights}, {"adapter", memory->adapter},         {"optimizer", memory->optimizer},
+        {"inputs", memory->inputs},   {"activations", memory->activations}, {"in all", memory->total},
+    };
+    char text[32];
+    printf("memory   ");
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        printf(" %s %s,", parts[i].name, cli_bytes((double)parts[i].bytes, text));
+    }
+    printf(" most of the process %s\n", cli_bytes((double)cli_peak_memory(), text));
+    printf("adapter   %s\n", command->out);
+}
+
+int train_print_summary(const train_command *command, int stopped_by) {
+    lk_memory_report memory;
+    lk_trainer_get_memory(command->trainer, &memory);
+    if (stopped_by != 0) {
+        cli_message("stopped after step %" PRId64 " of %" PRId64 "; the same command with --resume goes on",
+                    lk_trainer_steps(command->trainer), command->train_options.total_steps);
+    }
+    if (command->json) {
+        return print_json(command, &memory, stopped_by);
+    }
+    print_text(command, &memory);
+    return CLI_DONE;
+}

@@ -1,0 +1,195 @@
+#define _DEFAULT_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "cli.h"
+
+const char *const cli_dtype_names[] = {"fp32", "bf16", "fp16", NULL};
+
+lk_dtype cli_dtype(int index) {
+    static const lk_dtype dtypes[] = {LK_DTYPE_F32, LK_DTYPE_BF16, LK_DTYPE_F16};
+    return dtypes[index];
+}
+
+void cli_workspace_init(cli_workspace *workspace) {
+    memset(workspace, 0, sizeof(*workspace));
+    lk_session_options_init(&workspace->session_options);
+    lk_model_options_init(&workspace->model_options);
+}
+
+void cli_workspace_options(cli_workspace *workspace, cli_options *options) {
+    cli_group(options, "Device:");
+    cli_text(options, "device", 0, &workspace->session_options.device, "NAME",
+             "auto, or a backend that 'lorikeet probe' lists, with an index where there are several: cpu, opencl:1 "
+             "(default auto, or LORIKEET_DEVICE)");
+    cli_int32(options, "threads", 0, &workspace->session_options.threads, 0, 4096,
+              "of the CPU; 0: one per core that this process may use");
+    cli_text(options, "kernels", 0, &workspace->session_options.kernels, "NAMES",
+             "kernels to prefer where they fit, separated by commas; 'lorikeet plan' names them");
+    cli_group(options, "Messages:");
+    cli_flag(options, "quiet", 'q', &workspace->quiet, true, "no progress, only warnings and errors");
+    cli_flag(options, "verbose", 'v', &workspace->verbose, true, "also what helps to find a fault");
+}
+
+void cli_model_options(cli_workspace *workspace, cli_options *options) {
+    cli_text(options, "model", 'm', &workspace->model_path, "PATH",
+             "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file");
+    cli_required(options);
+    cli_choice(options, "dtype", 0, &workspace->dtype, cli_dtype_names, "type of the frozen weights in memory");
+}
+
+static void print_log(void *user, lk_log_level level, const char *message) {
+    (void)user;
+    cli_message("%s%s", level == LK_LOG_WARNING ? "warning: " : level == LK_LOG_ERROR ? "error: " : "", message);
+}
+
+int cli_open_context(cli_workspace *workspace) {
+    lk_context_options options;
+    lk_context_options_init(&options);
+    options.log = print_log;
+    options.log_level = workspace->verbose ? LK_LOG_DEBUG : workspace->quiet ? LK_LOG_WARNING : LK_LOG_INFO;
+    lk_status status = lk_context_create(&options, &workspace->context);
+    return status == LK_OK ? CLI_DONE : cli_library_failed(NULL, status);
+}
+
+int cli_open_session(cli_workspace *workspace) {
+    int result = cli_open_context(workspace);
+    if (result != CLI_DONE) {
+        return result;
+    }
+    lk_status status = lk_session_create(workspace->context, &workspace->session_options, &workspace->session);
+    if (status != LK_OK) {
+        return cli_library_failed(workspace->context, status);
+    }
+    if (workspace->verbose) {
+        cli_message("device %s: %s", lk_session_device_name(workspace->session), lk_session_reason(workspace->session));
+    }
+    return CLI_DONE;
+}
+
+int cli_open_model(cli_workspace *workspace) {
+    int result = cli_open_session(workspace);
+    if (result != CLI_DONE) {
+        return result;
+    }
+    workspace->model_options.dtype = cli_dtype(workspace->dtype);
+    lk_status status =
+        lk_model_load(workspace->session, workspace->model_path, &workspace->model_options, &workspace->model);
+    return status == LK_OK ? CLI_DONE : cli_library_failed(workspace->context, status);
+}
+
+int cli_open_adapter(cli_workspace *workspace) {
+    if (workspace->adapter_path == NULL) {
+        return CLI_DONE;
+    }
+    lk_status status = lk_adapter_load(workspace->model, workspace->adapter_path, &workspace->adapter);
+    return status == LK_OK ? CLI_DONE : cli_library_failed(workspace->context, status);
+}
+
+void cli_workspace_close(cli_workspace *workspace) {
+    lk_adapter_destroy(workspace->adapter);
+    lk_model_destroy(workspace->model);
+    lk_session_destroy(workspace->session);
+    lk_context_destroy(workspace->context);
+}
+
+void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
+    cli_group(options, "Adapter:");
+    cli_choice_text(options, "method", 0, &adapter->method, lk_adapter_methods(), "of the LoRA family");
+    cli_int32(options, "rank", 'r', &adapter->rank, 1, 65536, "r: the inner size of the update B A");
+    cli_real(options, "alpha", 'a', &adapter->alpha, 0, 1e6, "the update is scaled by alpha / r");
+    cli_text(options, "targets", 0, &adapter->target_modules, "NAMES",
+             "layers that get an adapter: all-linear, or names separated by commas, such as q_proj,v_proj");
+    cli_real(options, "dropout", 0, &adapter->dropout, 0, 0.99, "probability, on the adapter's input");
+}
+
+void cli_batch_options(lk_data_options *data, cli_options *options) {
+    cli_int64(options, "batch", 'b', &data->batch, 1, "sequences per micro-batch");
+    cli_int64(options, "seq", 0, &data->seq, 1, "tokens per sequence at most");
+    cli_flag(options, "pack", 0, &data->pack, true, "fill each micro-batch with as many short samples as fit");
+}
+
+void cli_optimizer_options(lk_train_options *train, int *schedule, cli_options *options) {
+    static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+    cli_group(options, "Optimizer (AdamW):");
+    cli_real(options, "lr", 0, &train->learning_rate, 0, 1e6, "learning rate at its highest");
+    cli_real(options, "lr-ratio", 0, &train->learning_rate_ratio, 0, 1e6,
+             "learning rate of B over that of A; above 1: LoRA+");
+    cli_real(options, "weight-decay", 0, &train->weight_decay, 0, 1e6, "decoupled, as in AdamW");
+    cli_choice(options, "schedule", 0, schedule, schedules, "of the learning rate after the warm-up");
+    cli_int64(options, "warmup", 0, &train->warmup_steps, 0, "steps over which the learning rate rises from 0");
+    cli_int64(options, "accum", 0, &train->gradient_accumulation_steps, 1, "micro-batches per step");
+    cli_real(options, "max-grad-norm", 0, &train->max_grad_norm, 0, 1e300, "clip the gradient to this; 0: do not");
+}
+
+double cli_seconds(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+size_t cli_peak_memory(void) {
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0) {
+        return 0;
+    }
+#ifdef __APPLE__
+    return (size_t)usage.ru_maxrss;
+#else
+    return (size_t)usage.ru_maxrss * 1024;
+#endif
+}
+
+const char *cli_bytes(double bytes, char buffer[32]) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    int unit = 0;
+    while (bytes >= 1024 && unit < 4) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(buffer, 32, unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+    return buffer;
+}
+
+char *cli_read_file(const char *path, size_t *length) {
+    bool is_stdin = strcmp(path, "-") == 0;
+    FILE *stream = is_stdin ? stdin : fopen(path, "rb");
+    if (stream == NULL) {
+        cli_failed("cannot open %s", path);
+        return NULL;
+    }
+    char *bytes = NULL;
+    size_t capacity = 0;
+    *length = 0;
+    do {
+        if (capacity - *length < 2) {
+            capacity = capacity == 0 ? 65536 : 2 * capacity;
+            char *larger = realloc(bytes, capacity);
+            if (larger == NULL) {
+                cli_failed("%s: out of memory", path);
+                goto failed;
+            }
+            bytes = larger;
+        }
+        *length += fread(bytes + *length, 1, capacity - *length - 1, stream);
+    } while (!feof(stream) && !ferror(stream));
+    if (ferror(stream)) {
+        cli_failed("cannot read %s", path);
+        goto failed;
+    }
+    bytes[*length] = '\0';
+    if (!is_stdin) {
+        fclose(stream);
+    }
+    return bytes;
+
+failed:
+    free(bytes);
+    if (!is_stdin) {
+        fclose(stream);
+    }
+    return NULL;
+}
