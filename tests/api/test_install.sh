@@ -39,3 +39,9 @@ echo "find_package"
 "$CMAKE" --build "$work/cmake" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 [ "$("$work/cmake/version")" = "lorikeet $version" ] || { echo "built with find_package, it printed something else"; exit 1; }
 [ "$("$work/cmake/version_static")" = "lorikeet $version" ] || { echo "the static target's example failed"; exit 1; }
+
+# The example that trains, on a small model.
+head -n 100 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >"$work/text.txt"
+"$work/cmake/train" "$LK_SOURCE_DIR/tests/data/models/stories260k" "$work/text.txt" "$work/adapter" 2 \
+    >"$work/train.log" 2>&1 || { cat "$work/train.log"; exit 1; }
+[ -s "$work/adapter/adapter_model.safetensors" ] || { echo "no adapter was written"; exit 1; }

@@ -1,0 +1,139 @@
+#!/bin/sh
+# The whole way with a small model: tokenize, plan, train with log and validation, stop and resume, eval, generate, merge.
+set -u
+lorikeet=$LK_BUILD_DIR/lorikeet
+model=$LK_SOURCE_DIR/tests/data/models/stories260k
+work=$LK_BUILD_DIR/tests-cli-workflow
+rm -rf "$work"
+mkdir -p "$work"
+cd "$work" || exit 1
+LORIKEET_DEVICE=cpu
+export LORIKEET_DEVICE
+failures=0
+
+fail() {
+    echo "FAILED: $1"
+    echo "--- stdout"
+    head -n 40 out
+    echo "--- stderr"
+    head -n 40 err
+    failures=$((failures + 1))
+}
+
+# run STATUS ARGUMENTS...
+run() {
+    expected=$1
+    shift
+    what="lorikeet $*"
+    "$lorikeet" "$@" >out 2>err </dev/null
+    status=$?
+    [ "$status" -eq "$expected" ] || fail "$what: exit status $status instead of $expected"
+}
+
+# has TEXT [FILE]: the last run's stdout, or the file, has it.
+has() {
+    grep -q -e "$1" "${2:-out}" || fail "$what: no '$1' in ${2:-stdout}"
+}
+
+# number KEY FILE: the first value of a key in JSON.
+number() {
+    sed -n "s/.*\"$1\": *\(-\{0,1\}[0-9.eE+-]*\).*/\1/p" "$2" | head -n 1
+}
+
+less() {
+    awk -v a="$1" -v b="$2" 'BEGIN { exit !(a != "" && b != "" && a + 0 < b + 0) }'
+}
+
+head -n 200 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >train.txt
+tail -n 60 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >held-out.txt
+
+run 0 probe
+has 'cpu:0'
+has '^would be used: cpu:0'
+run 0 probe --json
+has '"backends": \['
+has '"reason": '
+
+run 0 tokenize --model "$model" --text 'Once upon a time'
+has '^[0-9 ]*$'
+ids=$(cat out)
+run 0 tokenize --model "$model" --ids "$ids" --skip-special
+has '^ \{0,1\}Once upon a time$'
+run 0 tokenize --model "$model" --text 'Once upon a time' --json
+has '"ids": \['
+
+run 0 plan --model "$model" --batch 2 --seq 64
+run 0 plan --model "$model" --batch 2 --seq 64 --json
+has '^{'
+
+run 0 eval --model "$model" --data held-out.txt --seq 64 --json
+before=$(number loss out)
+options="--model $model --data train.txt --batch 2 --seq 64 --lr 2e-3 --seed 3"
+# shellcheck disable=SC2086 # words
+run 0 train $options --out adapter --steps 30 --val held-out.txt --log log.jsonl --json
+has '"validation_loss":'
+has 'train 30/30' err
+[ "$(grep -c '"loss":' log.jsonl)" -eq 30 ] || fail 'the log has not one line per step'
+for key in step loss learning_rate tokens step_seconds data_seconds tokens_per_second grad_norm; do
+    has "\"$key\":" log.jsonl
+done
+[ "$(number validation_loss_before out)" = "$before" ] || fail 'eval and the validation before training differ'
+run 0 eval --model "$model" --adapter adapter --data held-out.txt --seq 64 --json
+after=$(number loss out)
+less "$after" "$before" || fail "the held-out loss did not fall: $before, then $after"
+
+# The same run, stopped by a signal and resumed, makes the same adapter.
+# shellcheck disable=SC2086
+"$lorikeet" train $options --out stopped --steps 400 --schedule linear >out 2>err </dev/null &
+process=$!
+tries=0
+until grep -q '^train ' err || [ "$tries" -ge 600 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+kill -INT "$process" 2>/dev/null || kill -TERM "$process"
+wait "$process"
+status=$?
+what='a stopped run'
+case $status in
+130 | 143) has 'stopped after step' err ;;
+0) echo "the run was done before the signal came" ;;
+*) fail "$what: exit status $status" ;;
+esac
+# shellcheck disable=SC2086
+run 0 train $options --out stopped --steps 400 --schedule linear --resume --quiet
+# shellcheck disable=SC2086
+run 0 train $options --out straight --steps 400 --schedule linear --quiet
+[ ! -s err ] || fail '--quiet is not quiet'
+cmp stopped/adapter_model.safetensors straight/adapter_model.safetensors || fail 'resuming changed the result'
+
+run 0 generate --model "$model" --adapter adapter --prompt 'Once upon a time' --max-tokens 16
+[ -s out ] || fail 'nothing was generated'
+cp out first
+run 0 generate --model "$model" --adapter adapter --prompt 'Once upon a time' --max-tokens 16
+cmp first out || fail 'greedy generation differs between runs'
+run 0 generate --model "$model" --prompt 'Once upon a time' --max-tokens 16 --temperature 1 --seed 5 --json
+has '"new_tokens": '
+
+run 0 merge --model "$model" --adapter adapter --out merged
+run 0 eval --model merged --data held-out.txt --seq 64 --json
+merged=$(number loss out)
+awk -v a="$merged" -v b="$after" 'BEGIN { d = a - b; exit !(a != "" && d < 1e-3 && d > -1e-3) }' ||
+    fail "the merged model's loss is $merged, with the adapter it is $after"
+
+# Failures: status 1, one line that names what is at fault, nothing on stdout.
+fails() {
+    text=$1
+    shift
+    run 1 "$@"
+    grep -q -F -e "$text" err || fail "$what: the message does not say: $text"
+    [ ! -s out ] || fail "$what: wrote to stdout"
+}
+fails 'no-such-model' eval --model no-such-model --data held-out.txt
+fails 'no-such-file.txt' eval --model "$model" --data no-such-file.txt
+fails 'no-such-adapter' eval --model "$model" --adapter no-such-adapter --data held-out.txt
+fails 'no-such-device' eval --model "$model" --device no-such-device --data held-out.txt
+fails 'no_such_proj' train --model "$model" --data train.txt --out unused --targets no_such_proj
+fails 'no-such-folder/log.jsonl' train --model "$model" --data train.txt --out unused --log no-such-folder/log.jsonl
+
+[ "$failures" -eq 0 ] || { echo "$failures failed"; exit 1; }
