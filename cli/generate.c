@@ -102,15 +102,16 @@ static int print(generate_command *command, const lk_generate_report *report) {
 /* Room for the prompt, as it is tokenised, and the continuation. */
 static int64_t needed_tokens(generate_command *command) {
     enum { CHAT_TEMPLATE = 256 }; /* what a template adds at most, besides the system message */
+    lk_tokenizer *tokenizer = lk_model_tokenizer(command->workspace.model);
     const char *texts[] = {command->prompt, command->generate_options.chat ? command->generate_options.system : NULL};
     int64_t tokens = command->generate_options.max_new_tokens;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; tokenizer != NULL && i < 2; i++) {
         int32_t *ids;
         size_t count;
         if (texts[i] != NULL &&
-            lk_model_tokenize(command->workspace.model, texts[i], strlen(texts[i]), &ids, &count) == LK_OK) {
+            lk_tokenizer_to_ids(tokenizer, texts[i], strlen(texts[i]), true, &ids, &count) == LK_OK) {
             tokens += (int64_t)count;
-            lk_free_ids(command->workspace.model, ids);
+            lk_release(command->workspace.context, ids);
         }
     }
     tokens += command->generate_options.chat ? CHAT_TEMPLATE : 0;

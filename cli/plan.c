@@ -52,7 +52,7 @@ static int run(plan_command *command) {
         return cli_library_failed(workspace->context, status);
     }
     fputs(text, stdout);
-    lk_free_text(workspace->model, text);
+    lk_release(workspace->context, text);
     return CLI_DONE;
 }
 

@@ -10,7 +10,8 @@
 typedef struct tokenize_command {
     cli_workspace workspace;
     const char *text, *file, *ids;
-    bool json, skip_special;
+    bool json, skip_special, no_special;
+    lk_tokenizer *tokenizer;
 } tokenize_command;
 
 static const char description[] =
@@ -26,24 +27,24 @@ static void declare(tokenize_command *command, cli_options *options) {
     options->examples = examples;
     cli_group(options, "Model and text:");
     cli_text(options, "model", 'm', &command->workspace.model_path, "PATH",
-             "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file");
+             "a Hugging Face folder (only its tokenizer.json is read) or a .gguf file");
     cli_required(options);
     cli_text(options, "text", 't', &command->text, "TEXT", "the text");
     cli_text(options, "file", 'f', &command->file, "FILE", "a file with the text; -: standard input");
     cli_text(options, "ids", 'i', &command->ids, "IDS", "the other way round: ids, separated by spaces or commas");
+    cli_flag(options, "no-special", 0, &command->no_special, true,
+             "leave out the special tokens that the tokenizer puts around a text");
     cli_flag(options, "skip-special", 0, &command->skip_special, true, "with --ids: leave out special tokens");
     cli_flag(options, "json", 0, &command->json, true, "print ids, and the text of each, as JSON");
-    cli_workspace_options(&command->workspace, options);
 }
 
 /* {"ids": [..], "tokens": [..]}; a token that is part of a character has no text of its own: null. */
 static int print_ids_json(tokenize_command *command, const int32_t *ids, size_t count) {
-    lk_model *model = command->workspace.model;
     json_t *id_array = json_array();
     json_t *token_array = json_array();
     for (size_t i = 0; i < count; i++) {
         char *piece;
-        lk_status status = lk_model_detokenize(model, &ids[i], 1, false, &piece);
+        lk_status status = lk_tokenizer_to_text(command->tokenizer, &ids[i], 1, false, &piece);
         if (status != LK_OK) {
             json_decref(id_array);
             json_decref(token_array);
@@ -52,7 +53,7 @@ static int print_ids_json(tokenize_command *command, const int32_t *ids, size_t 
         json_t *token = json_string(piece);
         json_array_append_new(id_array, json_integer(ids[i]));
         json_array_append_new(token_array, token != NULL ? token : json_null());
-        lk_free_text(model, piece);
+        lk_release(command->workspace.context, piece);
     }
     return cli_print_json(json_pack("{s:o,s:o}", "ids", id_array, "tokens", token_array));
 }
@@ -60,7 +61,7 @@ static int print_ids_json(tokenize_command *command, const int32_t *ids, size_t 
 static int print_ids(tokenize_command *command, const char *text, size_t length) {
     int32_t *ids;
     size_t count;
-    lk_status status = lk_model_tokenize(command->workspace.model, text, length, &ids, &count);
+    lk_status status = lk_tokenizer_to_ids(command->tokenizer, text, length, !command->no_special, &ids, &count);
     if (status != LK_OK) {
         return cli_library_failed(command->workspace.context, status);
     }
@@ -73,7 +74,7 @@ static int print_ids(tokenize_command *command, const char *text, size_t length)
         }
         putchar('\n');
     }
-    lk_free_ids(command->workspace.model, ids);
+    lk_release(command->workspace.context, ids);
     return result;
 }
 
@@ -103,7 +104,7 @@ static int32_t *parse_ids(const char *text, size_t *count) {
 
 static int print_text(tokenize_command *command, const int32_t *ids, size_t count) {
     char *text;
-    lk_status status = lk_model_detokenize(command->workspace.model, ids, count, command->skip_special, &text);
+    lk_status status = lk_tokenizer_to_text(command->tokenizer, ids, count, command->skip_special, &text);
     if (status != LK_OK) {
         return cli_library_failed(command->workspace.context, status);
     }
@@ -113,8 +114,18 @@ static int print_text(tokenize_command *command, const int32_t *ids, size_t coun
     } else {
         puts(text);
     }
-    lk_free_text(command->workspace.model, text);
+    lk_release(command->workspace.context, text);
     return result;
+}
+
+static int open_tokenizer(tokenize_command *command) {
+    cli_workspace *workspace = &command->workspace;
+    int result = cli_open_context(workspace);
+    if (result != CLI_DONE) {
+        return result;
+    }
+    lk_status status = lk_tokenizer_open(workspace->context, workspace->model_path, &command->tokenizer);
+    return status == LK_OK ? CLI_DONE : cli_library_failed(workspace->context, status);
 }
 
 static int run(tokenize_command *command) {
@@ -136,8 +147,7 @@ static int run(tokenize_command *command) {
             return CLI_FAILED;
         }
     }
-    command->workspace.model_options.plan_only = true; /* the weights are not needed */
-    int result = cli_open_model(&command->workspace);
+    int result = open_tokenizer(command);
     if (result == CLI_DONE) {
         result = ids != NULL ? print_text(command, ids, count)
                              : print_ids(command, file_text != NULL ? file_text : command->text, length);
@@ -157,6 +167,7 @@ int cli_command_tokenize(int argc, const char **argv) {
     if (parsed == CLI_PARSED) {
         result = run(&command);
     }
+    lk_tokenizer_destroy(command.tokenizer);
     cli_workspace_close(&command.workspace);
     cli_options_free(&options);
     return result;

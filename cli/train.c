@@ -193,7 +193,7 @@ static int profile(train_command *command) {
     int result = checked(command, lk_trainer_profile(command->trainer, false, &text));
     if (result == CLI_DONE) {
         fputs(text, stdout);
-        lk_free_text(command->workspace.model, text);
+        lk_release(command->workspace.context, text);
     }
     return result;
 }

@@ -12,7 +12,7 @@ typedef enum train_phase {
     TRAIN_LOAD_DATA,
     TRAIN_COMPILE,
     TRAIN_STEPS,
-    TRAIN_WAIT_FOR_DATA, /* part of the steps' time */
+    TRAIN_WAIT_FOR_DATA,
     TRAIN_VALIDATE,
     TRAIN_SAVE,
     TRAIN_NUM_PHASES

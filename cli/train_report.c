@@ -50,13 +50,17 @@ static double rate(int64_t tokens, double seconds) {
     return seconds > 0 ? (double)tokens / seconds : 0;
 }
 
+/* Over all steps of this run. */
+static double mean_rate(const train_command *command) {
+    return rate(command->tokens, command->seconds[TRAIN_STEPS] + command->seconds[TRAIN_WAIT_FOR_DATA]);
+}
+
 static void show_step(train_command *command, const lk_step_report *report) {
     enum { MEMORY = 20 }; /* the shown loss is smoothed over about so many steps */
     double share = command->steps_here < MEMORY ? 1.0 / (double)command->steps_here : 1.0 / MEMORY;
     command->smooth_loss += (report->loss - command->smooth_loss) * share;
     char details[96];
-    snprintf(details, sizeof(details), "loss %.4f, %.0f tokens/s", command->smooth_loss,
-             rate(command->tokens, command->seconds[TRAIN_STEPS]));
+    snprintf(details, sizeof(details), "loss %.4f, %.0f tokens/s", command->smooth_loss, mean_rate(command));
     cli_progress_update(&command->progress, report->step, details);
 }
 
@@ -78,7 +82,8 @@ int train_log_step(train_command *command, const lk_step_report *report) {
                                 report->loss, "learning_rate", report->learning_rate, "grad_norm", report->grad_norm,
                                 "epoch", report->epoch, "tokens", (json_int_t)report->tokens, "targets",
                                 (json_int_t)report->targets, "step_seconds", report->step_seconds, "data_seconds",
-                                report->data_seconds, "tokens_per_second", rate(report->tokens, report->step_seconds)));
+                                report->data_seconds, "tokens_per_second",
+                                rate(report->tokens, report->step_seconds + report->data_seconds)));
 }
 
 int train_log_validation(train_command *command, const lk_eval_report *report) {
@@ -152,8 +157,7 @@ static int print_json(const train_command *command, const lk_memory_report *memo
     if (summary != NULL && command->steps_here > 0) {
         json_object_set_new(summary, "first_loss", json_real(command->first_loss));
         json_object_set_new(summary, "last_loss", json_real(command->last_loss));
-        json_object_set_new(summary, "tokens_per_second",
-                            json_real(rate(command->tokens, command->seconds[TRAIN_STEPS])));
+        json_object_set_new(summary, "tokens_per_second", json_real(mean_rate(command)));
     }
     if (summary != NULL && command->evaluator != NULL) {
         json_object_set_new(summary, "validation_loss_before", json_real(command->val_loss_before));
@@ -166,8 +170,7 @@ static void print_text(const train_command *command, const lk_memory_report *mem
     printf("steps     %" PRId64, lk_trainer_steps(command->trainer));
     if (command->steps_here > 0) {
         printf(", %" PRId64 " of them now: loss %.4f at first, %.4f at last; %" PRId64 " tokens, %.1f tokens/s",
-               command->steps_here, command->first_loss, command->last_loss, command->tokens,
-               rate(command->tokens, command->seconds[TRAIN_STEPS]));
+               command->steps_here, command->first_loss, command->last_loss, command->tokens, mean_rate(command));
     }
     printf("\n");
     if (command->evaluator != NULL) {
