@@ -109,6 +109,7 @@ static int make_trainer(train_command *command) {
                                                     options, &command->trainer));
     if (result == CLI_DONE && command->resume && train_has_checkpoint(command)) {
         result = checked(command, lk_trainer_load_checkpoint(command->trainer, command->checkpoint));
+        command->resumed = result == CLI_DONE;
     }
     if (result == CLI_DONE && command->val_data != NULL) {
         result = checked(command, lk_evaluator_create(command->workspace.model, command->workspace.adapter,
@@ -207,10 +208,10 @@ static int run(train_command *command) {
         result = timed(command, TRAIN_COMPILE, build);
     }
     if (result == CLI_DONE) {
+        cli_stop_install();
         train_print_start(command);
         result = train_log_open(command);
     }
-    cli_stop_install();
     if (result == CLI_DONE) {
         result = validate(command, &command->val_loss_before);
     }

@@ -36,6 +36,7 @@ typedef struct train_command {
     lk_evaluator *evaluator;
     FILE *log;
     cli_progress progress;
+    bool resumed; /* from a checkpoint */
     double seconds[TRAIN_NUM_PHASES];
     /* figures for the summary */
     int64_t steps_here, tokens; /* in this run, without what came before a resumption */

@@ -27,7 +27,7 @@ int train_log_open(train_command *command) {
     if (command->log_path == NULL) {
         return CLI_DONE;
     }
-    command->log = fopen(command->log_path, lk_trainer_steps(command->trainer) > 0 ? "ab" : "wb");
+    command->log = fopen(command->log_path, command->resumed ? "ab" : "wb");
     if (command->log == NULL) {
         return cli_failed("--log %s: %s", command->log_path, strerror(errno));
     }
@@ -124,9 +124,8 @@ void train_print_start(const train_command *command) {
                 (double)adapter.num_parameters / 1e6);
     cli_message("data: %" PRId64 " samples, %" PRId64 " tokens, %" PRId64 " micro-batches per epoch", data.num_samples,
                 data.num_tokens, data.batches_per_epoch);
-    int64_t done = lk_trainer_steps(command->trainer);
-    if (done > 0) {
-        cli_message("resumed after step %" PRId64, done);
+    if (command->resumed) {
+        cli_message("resumed after step %" PRId64, lk_trainer_steps(command->trainer));
     } else if (command->resume) {
         cli_message("no checkpoint in %s: starting from the beginning", command->out);
     }
@@ -168,9 +167,12 @@ static int print_json(const train_command *command, const lk_memory_report *memo
 
 static void print_text(const train_command *command, const lk_memory_report *memory) {
     printf("steps     %" PRId64, lk_trainer_steps(command->trainer));
+    if (command->steps_here < lk_trainer_steps(command->trainer)) {
+        printf(", %" PRId64 " of them now", command->steps_here);
+    }
     if (command->steps_here > 0) {
-        printf(", %" PRId64 " of them now: loss %.4f at first, %.4f at last; %" PRId64 " tokens, %.1f tokens/s",
-               command->steps_here, command->first_loss, command->last_loss, command->tokens, mean_rate(command));
+        printf(": loss %.4f at first, %.4f at last; %" PRId64 " tokens, %.1f tokens/s", command->first_loss,
+               command->last_loss, command->tokens, mean_rate(command));
     }
     printf("\n");
     if (command->evaluator != NULL) {

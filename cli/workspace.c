@@ -25,7 +25,7 @@ void cli_workspace_options(cli_workspace *workspace, cli_options *options) {
     cli_text(options, "device", 0, &workspace->session_options.device, "NAME",
              "auto, or a backend that 'lorikeet probe' lists, with an index where there are several: cpu, opencl:1 "
              "(default auto, or LORIKEET_DEVICE)");
-    cli_int32(options, "threads", 0, &workspace->session_options.threads, 0, 4096,
+    cli_int32(options, "threads", 0, &workspace->session_options.threads, 0, 1024,
               "of the CPU; 0: one per core that this process may use");
     cli_text(options, "kernels", 0, &workspace->session_options.kernels, "NAMES",
              "kernels to prefer where they fit, separated by commas; 'lorikeet plan' names them");
