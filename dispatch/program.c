@@ -241,9 +241,9 @@ static void list_items(lk_program *program, int32_t device, const int32_t *uses,
         size_t scratch = here && program->placements[i].kernel->scratch != NULL
                              ? program->placements[i].kernel->scratch(&program->devices[device]->caps, node)
                              : 0;
-        if (scratch > 0) {
+        if (scratch > 0) { /* until the plan is made, the offset is the item's number */
+            program->commands[i].scratch = (lk_binding){NULL, (size_t)plan->count, scratch};
             plan->items[plan->count++] = (lk_plan_item){scratch, i, i, -1, 0};
-            program->commands[i].scratch.bytes = scratch;
         }
     }
     for (int32_t s = 0; s < program->num_steps; s++) { /* copies of variables that change from run to run */
@@ -333,17 +333,11 @@ static lk_status plan_device(lk_program *program, int32_t device, const int32_t 
                                              lk_tensor_bytes(tensor)};
         }
     }
-    int32_t scratch = 0;
-    for (int32_t i = 0; i < program->num_commands; i++) { /* scratch items stand in the order of the commands */
-        if (device_of(program, i) != device || program->commands[i].scratch.bytes == 0) {
-            continue;
+    for (int32_t i = 0; i < program->num_commands; i++) {
+        lk_binding *scratch = &program->commands[i].scratch;
+        if (device_of(program, i) == device && scratch->bytes > 0) {
+            *scratch = (lk_binding){program->arenas[device], plan->items[scratch->offset].offset, scratch->bytes};
         }
-        while (plan->items[scratch].first != i || plan->items[scratch].last != i ||
-               plan->items[scratch].bytes != program->commands[i].scratch.bytes) {
-            scratch++;
-        }
-        program->commands[i].scratch =
-            (lk_binding){program->arenas[device], plan->items[scratch].offset, plan->items[scratch].bytes};
     }
     return LK_OK;
 }

@@ -22,6 +22,9 @@ lk_status lk_op_lora_linear_backward_infer(lk_context *context, const lk_node *n
         LK_TRY(lk_expect(context, node, DX_SUM, "dx_sum", LK_KIND_FLOAT, 2, tokens, in));
     }
     LK_TRY(lk_expect_dropout(context, node, node->attributes.lora.dropout, RNG));
+    LK_TRY(lk_expect_attribute(context, node,
+                               node->attributes.lora.order == LK_LORA_FACTORED || node->attributes.lora.dropout == 0.0f,
+                               "the merged order cannot have dropout"));
     shapes[0] = lk_shape_make(node->inputs[DY]->dtype, 2, tokens, in);
     shapes[1] = lk_shape_of(node->inputs[LORA_A]);
     shapes[2] = lk_shape_of(node->inputs[LORA_B]);

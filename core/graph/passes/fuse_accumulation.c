@@ -13,14 +13,15 @@ static bool can_take(const lk_node *producer) {
     return index >= 0 && index < producer->num_inputs && producer->inputs[index] == NULL;
 }
 
-/* The operand of an add that can absorb the other one: made by an op that accumulates, used by the add alone, and made
- * after the other operand exists. */
+/* The operand of an add that can absorb the other one: made by an op that accumulates, used by the add alone, made after
+ * the other operand exists, and of the same dtype as it and the sum, so that rounding stays where it was. */
 static lk_node *absorber(const lk_node *add, const position_table *table, int *other) {
     for (int i = 1; i >= 0; i--) {
         lk_tensor *tensor = add->inputs[i], *rest = add->inputs[1 - i];
         lk_node *producer = tensor->producer;
         if (!can_take(producer) || producer->outputs[0] != tensor || tensor->is_output ||
-            table->uses[tensor->id] != 1 || rest == tensor) {
+            table->uses[tensor->id] != 1 || rest == tensor || rest->dtype != tensor->dtype ||
+            add->outputs[0]->dtype != tensor->dtype) {
             continue;
         }
         if (rest->producer == NULL || table->position[rest->producer->id] < table->position[producer->id]) {
