@@ -141,6 +141,15 @@ static lk_status add_step(lk_program *program, lk_step step) {
     return LK_OK;
 }
 
+static bool is_copied_since(const lk_program *program, int32_t step, const lk_tensor *tensor) {
+    for (int32_t s = step; s < program->num_steps; s++) {
+        if (program->steps[s].device < 0 && program->steps[s].tensor == tensor) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Consecutive commands on one device form a replay. Before it come the copies of what it reads from elsewhere; after it
  * those of the variables it wrote, back to where they are at home. `fresh` marks copies that are up to date. */
 static lk_status schedule(lk_program *program, bool *fresh) {
@@ -163,6 +172,7 @@ static lk_status schedule(lk_program *program, bool *fresh) {
                                 (lk_step){.device = -1, .first = i, .tensor = tensor, .from = owner_of(program, tensor), .to = d}));
             }
         }
+        int32_t replay = program->num_steps;
         LK_TRY(add_step(program, (lk_step){.device = d, .first = i, .count = end - i}));
         for (int32_t c = i; c < end; c++) {
             const lk_node *node = program->placements[c].node;
@@ -174,7 +184,8 @@ static lk_status schedule(lk_program *program, bool *fresh) {
                 for (int32_t other = 0; other < devices; other++) {
                     fresh[tensor->id * devices + other] = other == d;
                 }
-                if (lk_location_of(program, tensor, d)->residence == LK_COPY) {
+                if (lk_location_of(program, tensor, d)->residence == LK_COPY &&
+                    !is_copied_since(program, replay, tensor)) {
                     LK_TRY(add_step(program,
                                     (lk_step){.device = -1, .first = end - 1, .tensor = tensor, .from = d, .to = owner_of(program, tensor)}));
                 }
@@ -435,6 +446,11 @@ static lk_status compile(lk_program *program) {
 lk_status lk_program_compile(lk_context *context, lk_graph *graph, const lk_program_options *options,
                              lk_program **out) {
     *out = NULL;
+    if (options->num_devices < 1 || options->num_devices > LK_MAX_DEVICES) {
+        lk_graph_destroy(graph);
+        return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "a program for %d devices, expected 1 to %d",
+                       options->num_devices, LK_MAX_DEVICES);
+    }
     lk_program *program = lk_calloc(context, 1, sizeof *program);
     if (program == NULL) {
         lk_graph_destroy(graph);
@@ -443,7 +459,7 @@ lk_status lk_program_compile(lk_context *context, lk_graph *graph, const lk_prog
     program->context = context;
     program->graph = graph;
     program->planned_only = options->plan_only;
-    program->num_devices = LK_MIN(options->num_devices, (int)LK_MAX_DEVICES);
+    program->num_devices = options->num_devices;
     for (int32_t d = 0; d < program->num_devices; d++) {
         program->devices[d] = options->devices[d];
     }

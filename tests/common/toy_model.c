@@ -50,6 +50,7 @@ static lk_tensor *variable(builder *self, const char *name, lk_role role, bool t
             self->status = lk_variable_upload(found, bytes);
         }
     }
+    lk_graph_fail(self->model->graph, self->status); /* later calls do nothing, and the message stays */
     lk_tensor *tensor = self->status == LK_OK ? lk_graph_variable(self->model->graph, found) : NULL;
     for (int i = 0; i < self->model->num_trained && train; i++) {
         train = self->model->trained[i] != tensor;
