@@ -35,6 +35,14 @@ double *fixture_output(lk_program *program, const lk_tensor *tensor);
 
 int count_nodes(const lk_graph *graph, lk_op op);
 
+/* ck_assert_msg for inner loops: Check notes every assertion that holds in a file. */
+#define require_msg(condition, ...)    \
+    do {                               \
+        if (!(condition)) {            \
+            ck_abort_msg(__VA_ARGS__); \
+        }                              \
+    } while (0)
+
 /* ---- random numbers ---- */
 
 /* LK_TEST_SEED, or a fixed number; printed once per program. */

@@ -190,8 +190,8 @@ END_TEST
 
 static double loss_of(lk_program *program, const lk_tensor *loss) {
     double value;
-    fixture_run(program);
-    ck_assert_int_eq(lk_program_read(program, loss, &value, sizeof value), LK_OK);
+    require_msg(lk_program_run(program) == LK_OK && lk_program_read(program, loss, &value, sizeof value) == LK_OK,
+                "the loss");
     return value;
 }
 
@@ -243,9 +243,9 @@ START_TEST(test_chain) {
         ck_assert_msg(largest > 0.0, "the gradient of %s is zero", variable->name);
         for (int64_t j = 0; j < count; j++) {
             double expected = derivative(loss, forward.loss, at + j);
-            ck_assert_msg(fabs(gradient[j] - expected) <= 1e-7 * largest + 2e-11,
-                          "%s[%lld]: %.12g, expected %.12g (seed %llu)", variable->name, (long long)j, gradient[j],
-                          expected, (unsigned long long)test_seed());
+            require_msg(fabs(gradient[j] - expected) <= 1e-7 * largest + 2e-11,
+                        "%s[%lld]: %.12g, expected %.12g (seed %llu)", variable->name, (long long)j, gradient[j],
+                        expected, (unsigned long long)test_seed());
         }
         free(gradient);
     }

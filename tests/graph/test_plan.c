@@ -46,9 +46,10 @@ static void check_plan(const lk_plan_item *items, int32_t count, size_t total, s
     size_t alive[64] = {0}, most = 0;
     for (int32_t i = 0; i < count; i++) {
         const lk_plan_item *a = &items[i];
-        ck_assert_msg(a->offset % LK_BUFFER_ALIGNMENT == 0, "seed %llu: item %d at %zu", (unsigned long long)seed, i,
-                      a->offset);
-        ck_assert(a->offset <= total && a->bytes <= total - a->offset);
+        require_msg(a->offset % LK_BUFFER_ALIGNMENT == 0, "seed %llu: item %d at %zu", (unsigned long long)seed, i,
+                    a->offset);
+        require_msg(a->offset <= total && a->bytes <= total - a->offset, "seed %llu: item %d", (unsigned long long)seed,
+                    i);
         for (int32_t t = a->first; t <= a->last; t++) {
             /* the byte counts of items that share count once: a chain of shares never lives twice at one time but where
              * one takes over from the other */
@@ -58,16 +59,16 @@ static void check_plan(const lk_plan_item *items, int32_t count, size_t total, s
         for (int32_t j = 0; j < i; j++) {
             const lk_plan_item *b = &items[j];
             if (root_of(items, i) == root_of(items, j)) {
-                ck_assert_uint_eq(a->offset, b->offset);
+                require_msg(a->offset == b->offset, "seed %llu: items %d and %d share", (unsigned long long)seed, i, j);
                 continue;
             }
             bool in_time = a->first <= b->last && b->first <= a->last;
             bool in_space = a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
-            ck_assert_msg(!(in_time && in_space), "seed %llu: items %d and %d overlap", (unsigned long long)seed, i, j);
+            require_msg(!(in_time && in_space), "seed %llu: items %d and %d overlap", (unsigned long long)seed, i, j);
         }
     }
-    ck_assert_msg(total >= lower_bound && lower_bound >= most, "seed %llu: total %zu, bound %zu, alive %zu",
-                  (unsigned long long)seed, total, lower_bound, most);
+    require_msg(total >= lower_bound && lower_bound >= most, "seed %llu: total %zu, bound %zu, alive %zu",
+                (unsigned long long)seed, total, lower_bound, most);
 }
 
 START_TEST(test_random_items) {
