@@ -59,7 +59,8 @@ lk_status lk_peft_config_save(const lk_peft_config *config, const char *path);
 /* Whether the module is adapted. `linear`: it is a linear layer other than the output or classification head, which is
  * what "all-linear" stands for. */
 lk_status lk_peft_targets_module(const lk_peft_config *config, const char *module, bool linear, bool *out);
-/* Whether it is trained and stored in full: its path has a name of modules_to_save as its end. */
+/* Whether it is trained and stored in full: a name of modules_to_save is its path's end, or that of a module around it.
+ */
 bool lk_peft_saves_module(const lk_peft_config *config, const char *module);
 /* IA3: whether the module's input is scaled rather than its output. */
 lk_status lk_peft_is_feedforward(const lk_peft_config *config, const char *module, bool *out);

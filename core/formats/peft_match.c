@@ -145,9 +145,20 @@ lk_status lk_peft_targets_module(const lk_peft_config *config, const char *modul
     return LK_OK;
 }
 
+/* Whether name stands in the path between dots or its ends. */
+static bool contains(const char *module, const char *name) {
+    size_t length = strlen(name);
+    for (const char *at = module; (at = strstr(at, name)) != NULL; at++) {
+        if ((at == module || at[-1] == '.') && (at[length] == '\0' || at[length] == '.')) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool lk_peft_saves_module(const lk_peft_config *config, const char *module) {
     for (size_t i = 0; i < json_array_size(config->modules_to_save); i++) {
-        if (ends_in(module, json_string_value(json_array_get(config->modules_to_save, i)))) {
+        if (contains(module, json_string_value(json_array_get(config->modules_to_save, i)))) {
             return true;
         }
     }
