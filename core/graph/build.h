@@ -11,13 +11,13 @@ lk_tensor *lk_build_matmul(lk_graph *graph, lk_tensor *a, bool transpose_a, lk_t
                            lk_tensor *c);
 lk_tensor *lk_build_linear(lk_graph *graph, lk_tensor *x, lk_tensor *weight, lk_tensor *bias);
 lk_tensor *lk_build_lora_linear(lk_graph *graph, lk_tensor *x, lk_tensor *weight, lk_tensor *bias, lk_tensor *lora_a,
-                                lk_tensor *lora_b, lk_tensor *rng, const lk_lora_attributes *attributes);
+                                lk_tensor *lora_b, lk_tensor *rng, const lk_lora_attributes *lora);
 lk_tensor *lk_build_rms_norm(lk_graph *graph, lk_tensor *x, lk_tensor *weight, float epsilon);
 lk_tensor *lk_build_layer_norm(lk_graph *graph, lk_tensor *x, lk_tensor *weight, lk_tensor *bias, float epsilon);
 void lk_build_rope_table(lk_graph *graph, lk_tensor *positions, lk_tensor *inv_freq, lk_tensor **cos, lk_tensor **sin);
 lk_tensor *lk_build_rope(lk_graph *graph, lk_tensor *x, lk_tensor *cos, lk_tensor *sin, int32_t head_dim, bool inverse);
 lk_tensor *lk_build_attention(lk_graph *graph, lk_tensor *q, lk_tensor *k, lk_tensor *v, lk_tensor *cu_seqlens_q,
-                              lk_tensor *cu_seqlens_k, lk_tensor *seqlens_k, const lk_attention_attributes *attributes);
+                              lk_tensor *cu_seqlens_k, lk_tensor *seqlens_k, const lk_attention_attributes *attention);
 void lk_build_kv_cache_write(lk_graph *graph, lk_tensor *cache, lk_tensor *x, lk_tensor *slots);
 lk_tensor *lk_build_swiglu(lk_graph *graph, lk_tensor *gate, lk_tensor *up);
 lk_tensor *lk_build_gelu(lk_graph *graph, lk_tensor *x, bool tanh_approximation);

@@ -85,7 +85,6 @@ lk_status lk_regex_compile(lk_context *context, const char *source, const char *
     pcre2_compile_context *compile = NULL;
     lk_status status;
     LK_TRY_GOTO(translate(context, source, pattern, length, &translated), done);
-    status = LK_STATUS_OUT_OF_MEMORY;
     regex = lk_calloc(context, 1, sizeof *regex);
     if (regex == NULL) {
         goto memory;

@@ -38,11 +38,11 @@ enum {
 
 lk_status lk_tokenizer_encode(lk_tokenizer *tokenizer, const char *text, size_t length, unsigned flags, lk_ids *ids);
 
-/* Also finds, for each of the ascending byte offsets marks[], the first token that reaches beyond it: ids appended
- * before token_marks[i] (counted from the first appended) are exactly the encoding of text[0..marks[i]) as far as the
+/* Also finds, for each of the ascending byte offsets, the first token that reaches beyond it: ids appended
+ * before token_marks[i] (counted from the first appended) are exactly the encoding of text[0..offsets[i]) as far as the
  * two agree, so a token that straddles the mark counts as after it. */
 lk_status lk_tokenizer_encode_marked(lk_tokenizer *tokenizer, const char *text, size_t length, unsigned flags,
-                                     const size_t *marks, size_t mark_count, size_t *token_marks, lk_ids *ids);
+                                     const size_t *offsets, size_t mark_count, size_t *token_marks, lk_ids *ids);
 
 /* Two texts as one input, e.g. [CLS] a [SEP] b [SEP]; type_ids (may be NULL) gets one entry a token. */
 lk_status lk_tokenizer_encode_pair(lk_tokenizer *tokenizer, const char *first, size_t first_length, const char *second,
