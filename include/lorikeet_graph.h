@@ -60,7 +60,7 @@ typedef struct lk_matmul_attributes {
     float alpha;
 } lk_matmul_attributes;
 
-/* LORA_LINEAR and its backward */
+/* LORA_LINEAR and its backward; DORA_NORM (scale alone) */
 typedef enum lk_lora_order {
     LK_LORA_FACTORED, /* (x A') B': cheap for few tokens, exact for 16-bit weights */
     LK_LORA_MERGED    /* x (W + scale B A)': fewer operations for many tokens; fp32 weights without dropout only */

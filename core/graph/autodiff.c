@@ -16,7 +16,7 @@ static lk_status mark_dependencies(backward_pass *pass, int32_t num_nodes) {
     for (int32_t i = 0; i < num_nodes; i++) {
         const lk_node *node = pass->graph->nodes[i];
         bool depends = false;
-        for (int j = 0; j < node->num_inputs; j++) {
+        for (int j = 0; j < node->num_inputs && !lk_op_info_of(node->op)->detached; j++) {
             depends = depends || (node->inputs[j] != NULL && pass->depends[node->inputs[j]->id]);
         }
         for (int j = 0; j < node->num_outputs && depends; j++) {

@@ -4,6 +4,10 @@
 
 #define GRADIENT_OF_GRADIENT(name) lk_op_##name##_gradient
 #define GRADIENT_OF_NO_GRADIENT(name) NULL
+#define GRADIENT_OF_DETACHED(name) NULL
+#define IS_DETACHED_GRADIENT false
+#define IS_DETACHED_NO_GRADIENT false
+#define IS_DETACHED_DETACHED true
 #define DECOMPOSE_OF_DECOMPOSES(name) lk_op_##name##_decompose
 #define DECOMPOSE_OF_NO_DECOMPOSITION(name) NULL
 #define MUTATES_OF_MUTATES true
@@ -20,6 +24,7 @@ static const lk_op_info table[LK_OP_COUNT] = {
      lk_op_##name##_reference,                                                    \
      GRADIENT_OF_##gradient(name),                                                \
      DECOMPOSE_OF_##decomposition(name),                                          \
+     IS_DETACHED_##gradient,                                                      \
      accumulate,                                                                  \
      MUTATES_OF_##effect,                                                         \
      FLOPS_OF_##flops(name)},

@@ -30,6 +30,7 @@ typedef struct lk_op_info {
                           lk_tensor **d_inputs);
     /* Appends nodes equal to `node` and sets outputs[i] for those that the node has. */
     lk_status (*decompose)(lk_graph *graph, const lk_node *node, lk_tensor **outputs);
+    bool detached;  /* no gradient flows through it, and none is missed */
     int accumulate; /* index of the input that is added to output 0; -1: none */
     bool mutates;
     double flops_per_element;             /* of the largest tensor; used where flops is NULL */
@@ -46,6 +47,7 @@ double lk_node_bytes(const lk_node *node);
     lk_status lk_op_##name##_gradient(lk_graph *graph, const lk_node *node, lk_tensor *const *d_outputs, \
                                       const bool *needed, lk_tensor **d_inputs);
 #define LK_GRADIENT_DECLARE_NO_GRADIENT(name)
+#define LK_GRADIENT_DECLARE_DETACHED(name)
 #define LK_DECOMPOSE_DECLARE_DECOMPOSES(name) \
     lk_status lk_op_##name##_decompose(lk_graph *graph, const lk_node *node, lk_tensor **outputs);
 #define LK_DECOMPOSE_DECLARE_NO_DECOMPOSITION(name)

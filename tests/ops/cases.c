@@ -245,6 +245,31 @@ static void add_lora(int64_t tokens, int64_t in, int64_t out, int64_t rank, bool
     }
 }
 
+/* squares are those of some weight, so that no row's norm is imaginary: row n of W has the products weight_a[n] with A,
+ * of which gram has those of its own; with A = I and W = weight_a they are consistent. */
+static void prepare_dora_norm(const op_case *self, double **values) {
+    int64_t out = self->inputs[1].shape[0], rank = self->inputs[1].shape[1];
+    for (int64_t i = 0; i < rank * rank; i++) {
+        values[2][i] = i / rank == i % rank ? 1.0 : 0.0;
+    }
+    for (int64_t n = 0; n < out; n++) {
+        for (int64_t r = 0; r < rank; r++) {
+            values[0][n] += values[1][n * rank + r] * values[1][n * rank + r];
+        }
+    }
+    round_to_f32(values[0], out);
+}
+
+static void add_dora_norm(int64_t out, int64_t rank) {
+    op_case *self = begin(LK_OP_DORA_NORM, "N=%d r=%d", (int)out, (int)rank);
+    input(self, VALUES_POSITIVE, 0, 1, out, 0);
+    input(self, VALUES_NORMAL, 0, 2, out, rank);
+    input(self, VALUES_NORMAL, 0, 2, rank, rank);
+    input(self, VALUES_SMALL, 0, 2, out, rank);
+    self->attributes.lora.scale = 2.0f;
+    self->prepare = prepare_dora_norm;
+}
+
 static void prepare_rms_norm_backward(const op_case *self, double **values) {
     static const int from[] = {1, 2};
     double *outputs[] = {NULL, values[3]};
@@ -463,6 +488,22 @@ static void add_elementwise(int64_t rows, int64_t columns) {
     self = begin(LK_OP_ADD_BIAS, "%dx%d", (int)rows, (int)columns);
     input(self, VALUES_NORMAL, 0, 2, rows, columns);
     input(self, VALUES_NORMAL, 0, 1, columns, 0);
+    self = begin(LK_OP_MUL_COLUMNS, "%dx%d", (int)rows, (int)columns);
+    input(self, VALUES_NORMAL, 0, 2, rows, columns);
+    input(self, VALUES_NORMAL, 0, 1, columns, 0);
+    for (uint32_t wanted = 1; wanted < 4; wanted++) {
+        self = begin(LK_OP_MUL_COLUMNS_BACKWARD, "%dx%d wanted=%u", (int)rows, (int)columns, wanted);
+        input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        if (wanted & 2u) {
+            input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        } else {
+            absent(self);
+        }
+        if (wanted & 1u) {
+            input(self, VALUES_NORMAL, 0, 1, columns, 0);
+        }
+        self->wanted = wanted;
+    }
     self = begin(LK_OP_SUM_ROWS, "%dx%d", (int)rows, (int)columns);
     input(self, VALUES_NORMAL, 0, 2, rows, columns);
     static const lk_dtype dtypes[] = {LK_DTYPE_F32, LK_DTYPE_BF16, LK_DTYPE_F16};
@@ -529,6 +570,8 @@ const op_case *op_cases(int *count) {
         add_lora(70, 65, 48, 8, false, 0.0f, LK_LORA_FACTORED);
         add_lora(70, 65, 48, 3, true, 0.25f, LK_LORA_FACTORED);
         add_lora(130, 40, 72, 16, false, 0.0f, LK_LORA_MERGED);
+        add_dora_norm(12, 1);
+        add_dora_norm(70, 8);
         add_rms_norm(5, 24, 24);
         add_rms_norm(33, 130, 130);
         add_rms_norm(6, 64, 16);
