@@ -178,13 +178,14 @@ LK_API void lk_release(lk_context *context, void *pointer);
 
 typedef struct lk_adapter_options {
     size_t struct_size;
-    const char *method;         /* a name from lk_adapter_methods: "lora", "rslora" */
+    const char *method;         /* a name from lk_adapter_methods: "lora", "dora", ... (docs/methods.md) */
     int32_t rank;               /* r, default 8 */
     double alpha;               /* lora_alpha, default 16; the update is scaled by alpha / r (rslora: alpha / sqrt(r)) */
     double dropout;             /* on the adapter's input, default 0 */
     const char *target_modules; /* "all-linear" (every linear layer but the output head; default), names separated by
                                  * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end */
     uint64_t seed;              /* of the initial A (Kaiming-uniform as PEFT); B is zero */
+    bool use_rslora;            /* lora, dora, lora-fa: scale by alpha / sqrt(r), default false */
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The methods of this build, NULL-terminated. */

@@ -1,19 +1,20 @@
-#include "core/adapters/adapter.h"
+#include "core/adapters/adapter_files.h"
+#include "core/formats/dequantize.h"
 
 #include <string.h>
 
-#define LK_ADAPTER(NAME, name) extern const lk_adapter_method lk_adapter_method_##name;
+#define LK_ADAPTER(NAME, name, text) extern const lk_adapter_method lk_adapter_method_##name;
 #include "core/adapters/adapters.def"
 #undef LK_ADAPTER
 
 static const lk_adapter_method *const methods[] = {
-#define LK_ADAPTER(NAME, name) &lk_adapter_method_##name,
+#define LK_ADAPTER(NAME, name, text) &lk_adapter_method_##name,
 #include "core/adapters/adapters.def"
 #undef LK_ADAPTER
 };
 
 static const char *const method_names[] = {
-#define LK_ADAPTER(NAME, name) #name,
+#define LK_ADAPTER(NAME, name, text) text,
 #include "core/adapters/adapters.def"
 #undef LK_ADAPTER
     NULL,
@@ -45,53 +46,143 @@ const lk_adapter_site *lk_adapter_site_of(const lk_adapter *adapter, const lk_li
 }
 
 int32_t lk_adapter_num_tensors(const lk_adapter *adapter) {
-    int32_t count = 0;
-    for (int32_t i = 0; i < adapter->num_sites; i++) {
-        count += adapter->sites[i].num_tensors;
-    }
-    return count;
+    return adapter->num_tensors;
 }
 
 lk_adapter_tensor *lk_adapter_tensor_at(const lk_adapter *adapter, int32_t index) {
-    for (int32_t i = 0; i < adapter->num_sites; i++) {
-        if (index < adapter->sites[i].num_tensors) {
-            return &adapter->sites[i].tensors[index];
-        }
-        index -= adapter->sites[i].num_tensors;
-    }
-    return NULL;
+    return index >= 0 && index < adapter->num_tensors ? adapter->tensors[index] : NULL;
 }
 
-lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, lk_peft_kind kind, int64_t rows,
-                                int64_t columns, const float *values) {
-    lk_context *context = adapter->context;
-    const int64_t shape[] = {rows, columns};
-    lk_adapter_tensor *tensor = &site->tensors[site->num_tensors];
-    lk_text name;
-    lk_text_init(&name, context);
-    lk_peft_name(&name, site->site->path, kind, "");
-    lk_status status = lk_text_status(&name);
-    char *gradient = status == LK_OK ? lk_arena_printf(&adapter->arena, "gradient.%s", name.data) : NULL;
-    if (gradient == NULL) {
-        lk_text_free(&name);
-        return lk_out_of_memory(context, sizeof *tensor, "an adapter");
+int32_t lk_adapter_num_trained(const lk_adapter *adapter) {
+    return adapter->num_trained;
+}
+
+lk_adapter_tensor *lk_adapter_trained_at(const lk_adapter *adapter, int32_t index) {
+    return index >= 0 && index < adapter->num_trained ? adapter->trained[index] : NULL;
+}
+
+lk_tensor *lk_adapter_project(const lk_adapter *adapter, int32_t index, lk_graph *graph, lk_tensor *gradient) {
+    const lk_adapter_tensor *tensor = adapter->trained[index];
+    if (adapter->method->project == NULL || tensor->site == NULL) {
+        return gradient;
     }
-    status = lk_variables_add(adapter->variables, name.data, LK_ROLE_STATE, "adapter", LK_DTYPE_F32, 2, shape,
-                              &tensor->value);
+    return adapter->method->project(graph, tensor->site, tensor->index, gradient);
+}
+
+/* Makes room in both lists. */
+static lk_status keep_tensor(lk_adapter *adapter, lk_adapter_tensor *tensor) {
+    if (adapter->num_tensors == adapter->capacity_tensors) {
+        int32_t capacity = LK_MAX(64, 2 * adapter->capacity_tensors);
+        lk_adapter_tensor ***lists[] = {&adapter->tensors, &adapter->trained};
+        for (size_t i = 0; i < LK_COUNT(lists); i++) {
+            lk_adapter_tensor **grown =
+                lk_realloc(adapter->context, *lists[i], (size_t)capacity, sizeof(lk_adapter_tensor *));
+            if (grown == NULL) {
+                return lk_out_of_memory(adapter->context, (size_t)capacity * sizeof(void *), "an adapter");
+            }
+            *lists[i] = grown;
+        }
+        adapter->capacity_tensors = capacity;
+    }
+    adapter->tensors[adapter->num_tensors++] = tensor;
+    if (tensor->gradient != NULL) {
+        adapter->trained[adapter->num_trained++] = tensor;
+    }
+    return LK_OK;
+}
+
+static lk_status name_tensor(lk_adapter *adapter, lk_adapter_tensor *tensor) {
+    lk_text name;
+    lk_text_init(&name, adapter->context);
+    lk_peft_name(&name, tensor->module, tensor->kind, "");
+    lk_status status = lk_text_status(&name);
+    tensor->name = status == LK_OK ? lk_arena_printf(&adapter->arena, "%s", name.data) : NULL;
     lk_text_free(&name);
-    LK_TRY(status);
-    LK_TRY(lk_variables_add(adapter->variables, gradient, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, 2, shape,
-                            &tensor->gradient));
-    tensor->name = tensor->value->name;
-    tensor->kind = kind;
-    site->num_tensors++;
-    return values != NULL ? lk_variable_upload(tensor->value, values) : LK_OK;
+    return tensor->name != NULL ? LK_OK : lk_out_of_memory(adapter->context, 0, "an adapter");
+}
+
+lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, const lk_adapter_tensor_spec *spec,
+                                lk_adapter_tensor **out) {
+    const int64_t shape[] = {spec->rows, LK_MAX((int64_t)1, spec->columns)};
+    const int rank = spec->columns > 0 ? 2 : 1;
+    lk_adapter_tensor *tensor = lk_arena_alloc(&adapter->arena, sizeof *tensor);
+    if (tensor == NULL) {
+        return lk_out_of_memory(adapter->context, sizeof *tensor, "an adapter");
+    }
+    *tensor = (lk_adapter_tensor){.module = site ? site->site->path : "",
+                                  .kind = spec->kind,
+                                  .stored_rank = rank,
+                                  .stored_shape = {shape[0], shape[1]},
+                                  .site = site,
+                                  .index = site ? site->num_tensors : 0};
+    LK_TRY(name_tensor(adapter, tensor));
+    LK_TRY(lk_variables_add(adapter->variables, tensor->name, spec->frozen ? LK_ROLE_WEIGHT : LK_ROLE_STATE, "adapter",
+                            LK_DTYPE_F32, rank, shape, &tensor->value));
+    if (!spec->frozen) {
+        const char *gradient = lk_arena_printf(&adapter->arena, "gradient.%s", tensor->name);
+        if (gradient == NULL) {
+            return lk_out_of_memory(adapter->context, sizeof *tensor, "an adapter");
+        }
+        LK_TRY(lk_variables_add(adapter->variables, gradient, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, rank, shape,
+                                &tensor->gradient));
+    }
+    LK_TRY(keep_tensor(adapter, tensor));
+    if (site != NULL) {
+        site->tensors[site->num_tensors++] = tensor;
+    }
+    if (out != NULL) {
+        *out = tensor;
+    }
+    return spec->values != NULL && !adapter->model->plan_only ? lk_variable_upload(tensor->value, spec->values) : LK_OK;
+}
+
+lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t rows, int64_t columns,
+                                  const float *values, lk_variable **out) {
+    const int64_t shape[] = {rows, LK_MAX((int64_t)1, columns)};
+    if (name == NULL) {
+        return lk_out_of_memory(adapter->context, 0, "an adapter");
+    }
+    LK_TRY(lk_variables_add(adapter->variables, name, LK_ROLE_WEIGHT, "adapter", LK_DTYPE_F32, columns > 0 ? 2 : 1,
+                            shape, out));
+    return values != NULL ? lk_variable_upload(*out, values) : LK_OK;
+}
+
+const char *lk_adapter_name(lk_adapter *adapter, const char *name, const lk_adapter_site *site) {
+    return lk_arena_printf(&adapter->arena, "%s.%s", name, site->site->path);
+}
+
+lk_status lk_adapter_download(lk_adapter *adapter, lk_variable *variable, float **out) {
+    int64_t elements;
+    lk_context *context = adapter->context;
+    *out = NULL;
+    if (!lk_shape_elements(variable->shape, LK_MAX_RANK, &elements)) {
+        return lk_fail(context, LK_STATUS_INTERNAL, "impossible shape");
+    }
+    void *raw = lk_alloc(context, variable->bytes);
+    float *values = lk_calloc(context, (size_t)elements, sizeof *values);
+    lk_status status = raw && values ? LK_OK : lk_out_of_memory(context, variable->bytes, variable->name);
+    status = status == LK_OK ? lk_variable_download(variable, raw) : status;
+    status = status == LK_OK ? lk_convert(context, variable->dtype, raw, LK_DTYPE_F32, values, elements) : status;
+    lk_free(context, raw);
+    if (status != LK_OK) {
+        lk_free(context, values);
+        return status;
+    }
+    *out = values;
+    return LK_OK;
+}
+
+/* ---- declaring ---- */
+
+lk_status lk_adapter_targets(const lk_adapter *adapter, const lk_linear_site *site, bool *out) {
+    return lk_peft_targets_module(&adapter->config, site->path, !site->is_head, out);
 }
 
 static lk_status add_site(lk_adapter *adapter, const lk_linear_site *linear) {
     lk_peft_scaling scaling;
     LK_TRY(lk_peft_scaling_of(&adapter->config, linear->path, &scaling));
-    if (scaling.rank < 1 || scaling.rank > LK_MIN(linear->in, linear->out)) {
+    bool limited = adapter->config.peft_type == LK_PEFT_LORA;
+    if (limited && (scaling.rank < 1 || scaling.rank > LK_MIN(linear->in, linear->out))) {
         return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT,
                        "rank %lld at %s: expected 1 to %lld, the smaller side of its weight", (long long)scaling.rank,
                        linear->path, (long long)LK_MIN(linear->in, linear->out));
@@ -133,7 +224,7 @@ static lk_status check_names(lk_adapter *adapter) {
     return LK_OK;
 }
 
-static lk_status declare(lk_adapter *adapter) {
+lk_status lk_adapter_declare(lk_adapter *adapter) {
     lk_model *model = adapter->model;
     lk_device *home = model->plan_only ? NULL : lk_session_main_device(model->session);
     adapter->dropout = (float)adapter->config.lora_dropout;
@@ -143,10 +234,13 @@ static lk_status declare(lk_adapter *adapter) {
         return lk_out_of_memory(adapter->context, (size_t)model->num_sites * sizeof *adapter->sites, "an adapter");
     }
     LK_TRY(lk_variables_create(adapter->context, home, &adapter->variables));
+    if (adapter->method->share != NULL) {
+        LK_TRY(adapter->method->share(adapter));
+    }
     for (int32_t i = 0; i < model->num_sites; i++) {
         bool targeted;
         adapter->site_of[i] = -1;
-        LK_TRY(lk_peft_targets_module(&adapter->config, model->sites[i].path, !model->sites[i].is_head, &targeted));
+        LK_TRY(lk_adapter_targets(adapter, &model->sites[i], &targeted));
         if (targeted) {
             LK_TRY(add_site(adapter, &model->sites[i]));
         }
@@ -154,9 +248,17 @@ static lk_status declare(lk_adapter *adapter) {
     return adapter->num_sites > 0 ? LK_OK : no_match(adapter, "any of the targets");
 }
 
-/* ---- making, reading, writing ---- */
+lk_status lk_adapter_finish(lk_adapter *adapter) {
+    bool wanted = adapter->method->finish != NULL;
+    for (int32_t i = 0; i < adapter->num_sites && wanted; i++) {
+        LK_TRY(adapter->method->finish(adapter, &adapter->sites[i]));
+    }
+    return LK_OK;
+}
 
-static lk_status new_adapter(lk_model *model, lk_adapter **out) {
+/* ---- making ---- */
+
+lk_status lk_adapter_new(lk_model *model, lk_adapter **out) {
     *out = lk_calloc(model->context, 1, sizeof **out);
     if (*out == NULL) {
         return lk_out_of_memory(model->context, sizeof **out, "an adapter");
@@ -194,18 +296,23 @@ static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) 
         return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "rank is %d, expected 1 or more", options->rank);
     }
     adapter->seed = options->seed;
-    LK_TRY(lk_peft_config_init(context, LK_PEFT_LORA, &adapter->config));
+    LK_TRY(lk_peft_config_init(context, adapter->method->type, &adapter->config));
     lk_peft_config *config = &adapter->config;
     config->r = options->rank;
     config->lora_alpha = options->alpha;
     config->lora_dropout = options->dropout;
-    adapter->method->configure(config);
     LK_TRY(lk_peft_config_set_targets(config, options->target_modules));
     LK_TRY(lk_peft_config_set_text(config, &config->task_type, "CAUSAL_LM"));
     LK_TRY(lk_peft_config_set_text(config, &config->base_model_name_or_path,
                                    lk_pretrained_path(adapter->model->pretrained)));
     LK_TRY(check_names(adapter));
-    return declare(adapter);
+    if (adapter->method->configure != NULL) {
+        LK_TRY(adapter->method->configure(adapter, options));
+    }
+    adapter->options = options;
+    LK_TRY(lk_adapter_declare(adapter));
+    adapter->options = NULL;
+    return lk_adapter_finish(adapter);
 }
 
 lk_status lk_adapter_create(lk_model *model, const lk_adapter_options *options, lk_adapter **out) {
@@ -214,7 +321,7 @@ lk_status lk_adapter_create(lk_model *model, const lk_adapter_options *options, 
     if (options != NULL) {
         memcpy(&chosen, options, LK_MIN(options->struct_size, sizeof chosen));
     }
-    LK_TRY(new_adapter(model, out));
+    LK_TRY(lk_adapter_new(model, out));
     lk_status status = create(*out, &chosen);
     if (status != LK_OK) {
         lk_adapter_destroy(*out);
@@ -229,156 +336,47 @@ void lk_adapter_destroy(lk_adapter *adapter) {
         lk_peft_config_free(&adapter->config);
         lk_free(adapter->context, adapter->sites);
         lk_free(adapter->context, adapter->site_of);
+        lk_free(adapter->context, adapter->tensors);
+        lk_free(adapter->context, adapter->trained);
         lk_arena_free(&adapter->arena);
         lk_free(adapter->context, adapter);
     }
 }
 
-static lk_status choose_method_of(lk_adapter *adapter, const char *folder) {
+lk_status lk_adapter_choose(lk_adapter *adapter, const char *folder) {
     for (size_t i = 0; i < LK_COUNT(methods); i++) {
-        if (methods[i]->accepts(&adapter->config)) {
-            adapter->method = methods[i];
+        const lk_adapter_method *method = methods[i];
+        if (method->type == adapter->config.peft_type &&
+            (method->accepts == NULL || method->accepts(&adapter->config))) {
+            adapter->method = method;
             return LK_OK;
         }
     }
-    return lk_fail(adapter->context, LK_STATUS_UNSUPPORTED, "%s: no method of this build trains such an adapter", folder);
-}
-
-static lk_status read_tensor(lk_adapter *adapter, const lk_peft_adapter *files, const char *folder,
-                             const lk_adapter_site *site, const lk_adapter_tensor *tensor) {
-    lk_context *context = adapter->context;
-    const lk_peft_tensor *stored = lk_peft_lookup(files, site->site->path, tensor->kind, "");
-    if (stored == NULL) {
-        return lk_fail(context, LK_STATUS_NOT_FOUND, "%s: adapter_model.safetensors lacks %s", folder, tensor->name);
-    }
-    float *values = lk_alloc(context, tensor->value->bytes);
-    if (values == NULL) {
-        return lk_out_of_memory(context, tensor->value->bytes, tensor->name);
-    }
-    lk_status status = lk_peft_read_f32(files, stored, tensor->value->rank, tensor->value->shape, values);
-    if (status == LK_OK) {
-        status = lk_variable_upload(tensor->value, values);
-    }
-    lk_free(context, values);
-    return status;
-}
-
-static bool is_used(const lk_adapter *adapter, const lk_peft_tensor *stored) {
-    for (int32_t i = 0; i < adapter->num_sites; i++) {
-        const lk_adapter_site *site = &adapter->sites[i];
-        for (int32_t j = 0; j < site->num_tensors && strcmp(site->site->path, stored->module) == 0; j++) {
-            if (site->tensors[j].kind == stored->kind) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-/* Each tensor of the adapter must be in the file, and each of the file's must have been asked for. */
-static lk_status read_tensors(lk_adapter *adapter, const lk_peft_adapter *files, const char *folder) {
-    for (int32_t i = 0; i < adapter->num_sites; i++) {
-        for (int32_t j = 0; j < adapter->sites[i].num_tensors; j++) {
-            LK_TRY(read_tensor(adapter, files, folder, &adapter->sites[i], &adapter->sites[i].tensors[j]));
-        }
-    }
-    for (size_t i = 0; i < lk_peft_count(files); i++) {
-        const lk_peft_tensor *stored = lk_peft_at(files, i);
-        if (!is_used(adapter, stored)) {
-            return lk_fail(adapter->context, LK_STATUS_FORMAT,
-                           "%s: %s does not belong to any layer that adapter_config.json adapts in this model", folder,
-                           stored->tensor->name);
-        }
-    }
-    return LK_OK;
-}
-
-/* The adapter's own copy of a config: what save writes again, with the other keys it was read with. */
-static lk_status load(lk_adapter *adapter, const char *folder) {
-    lk_context *context = adapter->context;
-    char *path = lk_path_join(context, folder, "adapter_config.json");
-    if (path == NULL) {
-        return lk_out_of_memory(context, strlen(folder), "a path");
-    }
-    lk_status status = lk_peft_config_load(context, path, &adapter->config);
-    lk_free(context, path);
-    LK_TRY(status);
-    LK_TRY(choose_method_of(adapter, folder));
-    lk_peft_adapter *files;
-    LK_TRY(lk_peft_open(context, folder, &files));
-    status = declare(adapter);
-    if (status == LK_OK) {
-        status = read_tensors(adapter, files, folder);
-    }
-    lk_peft_destroy(files);
-    return status;
-}
-
-lk_status lk_adapter_load(lk_model *model, const char *folder, lk_adapter **out) {
-    LK_TRY(new_adapter(model, out));
-    lk_status status = load(*out, folder);
-    if (status != LK_OK) {
-        lk_adapter_destroy(*out);
-        *out = NULL;
-    }
-    return status;
-}
-
-typedef struct save_job {
-    const lk_adapter *adapter;
-    void *bytes; /* of the tensor being written */
-} save_job;
-
-static lk_status source(void *user, size_t index, const void **data) {
-    save_job *job = user;
-    lk_adapter_tensor *tensor = lk_adapter_tensor_at(job->adapter, (int32_t)index);
-    *data = job->bytes;
-    return lk_variable_download(tensor->value, job->bytes);
-}
-
-lk_status lk_adapter_save(lk_adapter *adapter, const char *folder) {
-    lk_context *context = adapter->context;
-    size_t count = (size_t)lk_adapter_num_tensors(adapter), largest = 0;
-    LK_TRY(lk_make_directories(context, folder));
-    lk_stored_tensor *tensors = lk_calloc(context, count + 1, sizeof *tensors);
-    if (tensors == NULL) {
-        return lk_out_of_memory(context, count * sizeof *tensors, "saving an adapter");
-    }
-    for (size_t i = 0; i < count; i++) {
-        const lk_adapter_tensor *tensor = lk_adapter_tensor_at(adapter, (int32_t)i);
-        tensors[i] = (lk_stored_tensor){.name = tensor->name, .dtype = LK_DTYPE_F32, .rank = tensor->value->rank};
-        memcpy(tensors[i].shape, tensor->value->shape, sizeof tensors[i].shape);
-        largest = LK_MAX(largest, tensor->value->bytes);
-    }
-    save_job job = {adapter, lk_alloc_aligned(context, largest)};
-    lk_status status = job.bytes ? lk_peft_save(&adapter->config, folder, tensors, count, source, &job)
-                                 : lk_out_of_memory(context, largest, "saving an adapter");
-    lk_free_aligned(context, job.bytes);
-    lk_free(context, tensors);
-    return status;
+    return lk_fail(adapter->context, LK_STATUS_UNSUPPORTED, "%s: no method of this build trains such an adapter",
+                   folder);
 }
 
 /* ---- looking at it ---- */
 
 void lk_adapter_get_info(const lk_adapter *adapter, lk_adapter_info *info) {
-    *info = (lk_adapter_info){.method = adapter->method->name,
-                              .num_tensors = lk_adapter_num_tensors(adapter),
-                              .num_modules = adapter->num_sites};
-    for (int64_t i = 0; i < info->num_tensors; i++) {
-        info->num_parameters += (int64_t)(lk_adapter_tensor_at(adapter, (int32_t)i)->value->bytes / sizeof(float));
+    *info = (lk_adapter_info){
+        .method = adapter->method->name, .num_tensors = adapter->num_trained, .num_modules = adapter->num_sites};
+    for (int32_t i = 0; i < adapter->num_trained; i++) {
+        info->num_parameters += (int64_t)(adapter->trained[i]->value->bytes / sizeof(float));
     }
 }
 
 lk_status lk_adapter_get_tensor(lk_adapter *adapter, int64_t index, const char **name, int64_t shape[2], float *values,
                                 float *gradients) {
     lk_adapter_tensor *tensor =
-        index >= 0 && index <= INT32_MAX ? lk_adapter_tensor_at(adapter, (int32_t)index) : NULL;
+        index >= 0 && index <= INT32_MAX ? lk_adapter_trained_at(adapter, (int32_t)index) : NULL;
     if (tensor == NULL) {
-        return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT, "the adapter has no tensor %lld", (long long)index);
+        return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT, "the adapter has no tensor %lld",
+                       (long long)index);
     }
     *name = tensor->name;
-    shape[0] = tensor->value->shape[0];
-    shape[1] = tensor->value->shape[1];
+    shape[0] = tensor->stored_shape[0];
+    shape[1] = tensor->stored_shape[1];
     if (values != NULL) {
         LK_TRY(lk_variable_download(tensor->value, values));
     }

@@ -5,13 +5,19 @@
 #include "core/formats/peft.h"
 #include "core/models/model.h"
 
-enum { LK_MAX_SITE_TENSORS = 4 };
+enum { LK_MAX_SITE_TENSORS = 5, LK_MAX_SITE_CONSTANTS = 2 };
 
-/* A trainable tensor: its variable, the sum of its gradients over a step, and its name in a PEFT file. */
+/* A tensor that is kept in the adapter's file. */
 typedef struct lk_adapter_tensor {
-    lk_variable *value, *gradient;
-    const char *name;             /* "base_model.model.<path>.lora_A.weight" */
+    lk_variable *value;
+    lk_variable *gradient; /* the sum of its gradients over a step; NULL: it is not trained */
+    const char *name;      /* in a PEFT file: "base_model.model.<path>.lora_A.weight" */
+    const char *module;    /* <path>; "" where all modules share it */
     lk_peft_kind kind;
+    int32_t stored_rank; /* its shape in the file: the same elements, but a vector may be stored as a matrix */
+    int64_t stored_shape[2];
+    const struct lk_adapter_site *site; /* NULL: shared */
+    int32_t index;                      /* within the site */
 } lk_adapter_tensor;
 
 /* A linear layer that the adapter changes. */
@@ -19,22 +25,39 @@ typedef struct lk_adapter_site {
     const lk_linear_site *site;
     int32_t rank;
     float scale; /* of the update */
-    lk_adapter_tensor tensors[LK_MAX_SITE_TENSORS];
+    lk_adapter_tensor *tensors[LK_MAX_SITE_TENSORS];
     int32_t num_tensors;
+    lk_variable *constants[LK_MAX_SITE_CONSTANTS]; /* what the method computes once (lk_adapter_add_constant) */
 } lk_adapter_site;
 
-/* One row of adapters.def. */
+/* What is merged: a layer's weight [out, in] and bias [out] in fp32. Either may be NULL: it is not asked for. */
+typedef struct lk_adapter_merge {
+    const lk_adapter *adapter;
+    const lk_adapter_site *site;
+    float *const *values; /* of the site's tensors */
+    float *weight, *bias;
+} lk_adapter_merge;
+
+/* One row of adapters.def. Members that are NULL do nothing. */
 typedef struct lk_adapter_method {
     const char *name;
-    bool (*accepts)(const lk_peft_config *config); /* whether a PEFT adapter is of this method */
-    /* Sets what distinguishes the method in a PEFT config with PEFT's defaults. */
-    void (*configure)(lk_peft_config *config);
+    lk_peft_type type;
+    /* Whether a PEFT adapter of this type is of this method; NULL: always. */
+    bool (*accepts)(const lk_peft_config *config);
+    /* Sets what distinguishes the method in a PEFT config with PEFT's defaults; the targets are set already. */
+    lk_status (*configure)(lk_adapter *adapter, const lk_adapter_options *options);
+    /* Before the sites: makes what they share. The sites' layers are known (lk_adapter_targets). */
+    lk_status (*share)(lk_adapter *adapter);
     /* Adds the site's tensors (lk_adapter_add_tensor) with their initial values. */
     lk_status (*declare)(lk_adapter *adapter, lk_adapter_site *site);
+    /* After the tensors have their first values, drawn or read: computes what depends on them. */
+    lk_status (*finish)(lk_adapter *adapter, lk_adapter_site *site);
     /* Builds the layer's output. */
     lk_tensor *(*apply)(lk_forward *forward, const lk_adapter_site *site, lk_tensor *x);
-    /* Adds the update to the weight, [out, in] in fp32. values[i] are the site's tensors. */
-    void (*merge)(const lk_adapter_site *site, float *const *values, float *weight);
+    /* Builds what the optimizer is given for the gradient of the site's tensor `index`. */
+    lk_tensor *(*project)(lk_graph *graph, const lk_adapter_site *site, int32_t index, lk_tensor *gradient);
+    /* Applies the adapter to what is asked for, in place. */
+    lk_status (*merge)(const lk_adapter_merge *merge);
 } lk_adapter_method;
 
 struct lk_adapter {
@@ -42,22 +65,52 @@ struct lk_adapter {
     lk_model *model;
     const lk_adapter_method *method;
     lk_peft_config config;
+    const lk_adapter_options *options; /* while it is made; NULL: it is read from files */
     uint64_t seed;
     float dropout;
     lk_arena arena;
     lk_variables *variables;
     lk_adapter_site *sites;
     int32_t num_sites;
-    int32_t *site_of; /* per site of the model; -1: not adapted */
+    int32_t *site_of;            /* per site of the model; -1: not adapted */
+    lk_adapter_tensor **tensors; /* all, in the order in which they were added */
+    int32_t num_tensors, capacity_tensors;
+    lk_adapter_tensor **trained; /* those with a gradient, in the same order */
+    int32_t num_trained;
+    void *shared; /* a method's own, from the arena */
 };
 
 const lk_adapter_method *lk_adapter_method_find(const char *name);
 const lk_adapter_site *lk_adapter_site_of(const lk_adapter *adapter, const lk_linear_site *site); /* or NULL */
-/* Adds a tensor of the site and its gradient sum. `values` may be NULL: zeros; they are not used when the adapter is
- * read from files. */
-lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, lk_peft_kind kind, int64_t rows,
-                                int64_t columns, const float *values);
+/* Whether a layer of the model is adapted. */
+lk_status lk_adapter_targets(const lk_adapter *adapter, const lk_linear_site *site, bool *out);
+
+/* ---- for methods ---- */
+
+typedef struct lk_adapter_tensor_spec {
+    lk_peft_kind kind;
+    int64_t rows, columns; /* columns 0: a vector */
+    bool frozen;
+    const float *values; /* NULL: zeros; not used when the adapter is read from files */
+} lk_adapter_tensor_spec;
+/* Adds a tensor of the site; site NULL: one that all share. `out` may be NULL. */
+lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, const lk_adapter_tensor_spec *spec,
+                                lk_adapter_tensor **out);
+/* Adds a frozen variable that is not kept in the file. values NULL: not computed (a plan). */
+lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t rows, int64_t columns,
+                                  const float *values, lk_variable **out);
+/* A copy of a variable in fp32, to be released by lk_free. */
+lk_status lk_adapter_download(lk_adapter *adapter, lk_variable *variable, float **out);
+/* `name`, a dot, and the site's path, from the adapter's arena; NULL: out of memory. */
+const char *lk_adapter_name(lk_adapter *adapter, const char *name, const lk_adapter_site *site);
+
+/* ---- for training and files ---- */
+
 int32_t lk_adapter_num_tensors(const lk_adapter *adapter);
-lk_adapter_tensor *lk_adapter_tensor_at(const lk_adapter *adapter, int32_t index); /* in the order of the sites */
+lk_adapter_tensor *lk_adapter_tensor_at(const lk_adapter *adapter, int32_t index);
+int32_t lk_adapter_num_trained(const lk_adapter *adapter);
+lk_adapter_tensor *lk_adapter_trained_at(const lk_adapter *adapter, int32_t index);
+/* What the optimizer is given for the gradient of trained tensor `index`. */
+lk_tensor *lk_adapter_project(const lk_adapter *adapter, int32_t index, lk_graph *graph, lk_tensor *gradient);
 
 #endif

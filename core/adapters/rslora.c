@@ -2,12 +2,19 @@
 #include "core/adapters/lora.h"
 
 static bool accepts(const lk_peft_config *config) {
-    return config->peft_type == LK_PEFT_LORA && config->use_rslora && !config->use_dora;
+    return config->use_rslora && !config->use_dora && lk_lora_method_of(config) == NULL;
 }
 
-static void configure(lk_peft_config *config) {
-    config->use_rslora = true;
+static lk_status configure(lk_adapter *adapter, const lk_adapter_options *options) {
+    (void)options;
+    adapter->config.use_rslora = true;
+    return LK_OK;
 }
 
-const lk_adapter_method lk_adapter_method_rslora = {
-    "rslora", accepts, configure, lk_lora_declare, lk_lora_apply, lk_lora_merge};
+const lk_adapter_method lk_adapter_method_rslora = {.name = "rslora",
+                                                    .type = LK_PEFT_LORA,
+                                                    .accepts = accepts,
+                                                    .configure = configure,
+                                                    .declare = lk_lora_declare,
+                                                    .apply = lk_lora_apply,
+                                                    .merge = lk_lora_merge};

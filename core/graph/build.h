@@ -33,7 +33,7 @@ lk_tensor *lk_build_scale(lk_graph *graph, lk_tensor *x, float value);
 lk_tensor *lk_build_mul_scalar(lk_graph *graph, lk_tensor *x, lk_tensor *factor);
 lk_tensor *lk_build_add_bias(lk_graph *graph, lk_tensor *x, lk_tensor *bias);
 lk_tensor *lk_build_mul_columns(lk_graph *graph, lk_tensor *x, lk_tensor *scale);
-lk_tensor *lk_build_dora_norm(lk_graph *graph, lk_tensor *squares, lk_tensor *weight_a, lk_tensor *gram,
+lk_tensor *lk_build_dora_norm(lk_graph *graph, lk_tensor *squares, lk_tensor *a_weight, lk_tensor *gram,
                               lk_tensor *lora_b, float scale);
 lk_tensor *lk_build_sum_rows(lk_graph *graph, lk_tensor *x);
 lk_tensor *lk_build_cast(lk_graph *graph, lk_tensor *x, lk_dtype dtype);

@@ -11,8 +11,8 @@ lk_status lk_op_mul_columns_backward_infer(lk_context *context, const lk_node *n
     if (lk_has_input(node, SCALE)) {
         LK_TRY(lk_expect(context, node, SCALE, "scale", LK_KIND_FLOAT, 1, node->inputs[DY]->shape[1], 0));
     }
-    LK_TRY(lk_expect_attribute(context, node, lk_has_input(node, X) || lk_has_input(node, SCALE),
-                               "x or scale is needed"));
+    LK_TRY(
+        lk_expect_attribute(context, node, lk_has_input(node, X) || lk_has_input(node, SCALE), "x or scale is needed"));
     shapes[0] = lk_shape_of(node->inputs[DY]);
     shapes[1] = lk_shape_make(node->inputs[DY]->dtype, 1, node->inputs[DY]->shape[1], 1);
     *num_outputs = 2;

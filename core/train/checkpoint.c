@@ -16,7 +16,7 @@ static lk_variable *state_variable(const lk_trainer *trainer, int32_t index) {
     int32_t tensor = index / PER_TENSOR;
     switch (index % PER_TENSOR) {
     case 0:
-        return lk_adapter_tensor_at(trainer->adapter, tensor)->value;
+        return lk_adapter_trained_at(trainer->adapter, tensor)->value;
     case 1:
         return trainer->first[tensor];
     default:
@@ -25,7 +25,7 @@ static lk_variable *state_variable(const lk_trainer *trainer, int32_t index) {
 }
 
 static int32_t num_state(const lk_trainer *trainer) {
-    return PER_TENSOR * lk_adapter_num_tensors(trainer->adapter);
+    return PER_TENSOR * lk_adapter_num_trained(trainer->adapter);
 }
 
 /* All state in host memory, one block. */

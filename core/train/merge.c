@@ -36,7 +36,7 @@ static void add_entry(merge_job *job, const char *name, lk_variable *base, const
 static const lk_adapter_site *site_for(const merge_job *job, const lk_variable *weight) {
     for (int32_t i = 0; i < job->adapter->num_sites; i++) {
         const lk_adapter_site *site = &job->adapter->sites[i];
-        if (site->site->weight == weight && !site->site->is_head) {
+        if ((site->site->weight == weight || site->site->bias == weight) && !site->site->is_head) {
             return site;
         }
     }
@@ -67,12 +67,18 @@ static void list_entries(merge_job *job) {
     }
 }
 
-static lk_status merge_site(merge_job *job, const lk_adapter_site *site) {
+static lk_status merge_site(merge_job *job, const merge_entry *entry) {
+    const lk_adapter_site *site = entry->site;
     for (int32_t i = 0; i < site->num_tensors; i++) {
-        LK_TRY(lk_variable_download(site->tensors[i].value, job->values[i]));
+        LK_TRY(lk_variable_download(site->tensors[i]->value, job->values[i]));
     }
-    job->adapter->method->merge(site, job->values, (float *)(void *)job->full);
-    return LK_OK;
+    float *values = (float *)(void *)job->full;
+    bool is_bias = entry->base == site->site->bias;
+    return job->adapter->method->merge(&(lk_adapter_merge){.adapter = job->adapter,
+                                                           .site = site,
+                                                           .values = job->values,
+                                                           .weight = is_bias ? NULL : values,
+                                                           .bias = is_bias ? values : NULL});
 }
 
 static lk_status source(void *user, size_t index, const void **data) {
@@ -81,7 +87,7 @@ static lk_status source(void *user, size_t index, const void **data) {
     int64_t elements = (int64_t)(entry->base->bytes / sizeof(float));
     LK_TRY(lk_variable_download(entry->base, job->full));
     if (entry->site != NULL) {
-        LK_TRY(merge_site(job, entry->site));
+        LK_TRY(merge_site(job, entry));
     }
     LK_TRY(lk_convert(job->model->context, LK_DTYPE_F32, job->full, job->dtype, job->converted, elements));
     *data = job->converted;

@@ -45,7 +45,7 @@ static lk_status check_options(lk_context *context, const lk_train_options *opti
 
 static lk_status add_state(lk_trainer *trainer) {
     const int64_t hyper = LK_ADAMW_HYPER_COUNT;
-    int32_t count = lk_adapter_num_tensors(trainer->adapter);
+    int32_t count = lk_adapter_num_trained(trainer->adapter);
     LK_TRY(lk_step_inputs_add(trainer->variables, trainer->data->tokens, trainer->data->max_sequences,
                               &trainer->inputs));
     LK_TRY(lk_variables_add(trainer->variables, "input.hyper", LK_ROLE_INPUT, "inputs", LK_DTYPE_F32, 1, &hyper,
@@ -56,7 +56,7 @@ static lk_status add_state(lk_trainer *trainer) {
     lk_arena_init(&names, trainer->context);
     lk_status status = trainer->first && trainer->second ? LK_OK : LK_STATUS_OUT_OF_MEMORY;
     for (int32_t i = 0; i < count && status == LK_OK; i++) {
-        const lk_variable *value = lk_adapter_tensor_at(trainer->adapter, i)->value;
+        const lk_variable *value = lk_adapter_trained_at(trainer->adapter, i)->value;
         const char *first = lk_arena_printf(&names, "m.%s", value->name);
         const char *second = lk_arena_printf(&names, "v.%s", value->name);
         if (first == NULL || second == NULL) {
@@ -79,7 +79,7 @@ done:
 
 static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
     lk_adapter *adapter = trainer->adapter;
-    int32_t count = lk_adapter_num_tensors(adapter);
+    int32_t count = lk_adapter_num_trained(adapter);
     lk_forward forward = lk_step_inputs_forward(&trainer->inputs, trainer->model, adapter, graph, true);
     lk_tensor *hidden = trainer->model->family->forward(&forward);
     trainer->loss = lk_forward_loss(&forward, hidden, lk_graph_variable(graph, trainer->inputs.targets),
@@ -92,13 +92,13 @@ static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
     }
     lk_tensor **gradients = targets + count;
     for (int32_t i = 0; i < count; i++) {
-        targets[i] = lk_graph_variable(graph, lk_adapter_tensor_at(adapter, i)->value);
+        targets[i] = lk_graph_variable(graph, lk_adapter_trained_at(adapter, i)->value);
     }
     lk_status status = lk_graph_backward(graph, trainer->loss, count, targets, gradients);
     lk_graph_set_scope(graph, "gradients");
     for (int32_t i = 0; i < count && status == LK_OK; i++) {
         if (gradients[i] != NULL) {
-            lk_build_accumulate(graph, lk_graph_variable(graph, lk_adapter_tensor_at(adapter, i)->gradient),
+            lk_build_accumulate(graph, lk_graph_variable(graph, lk_adapter_trained_at(adapter, i)->gradient),
                                 gradients[i]);
         }
     }
@@ -108,14 +108,15 @@ static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
 
 static lk_status build_update(lk_trainer *trainer, lk_graph *graph) {
     lk_adapter *adapter = trainer->adapter;
-    size_t count = (size_t)lk_adapter_num_tensors(adapter);
-    lk_tensor **lists = lk_calloc(trainer->context, 4 * count + 1, sizeof(lk_tensor *));
+    size_t count = (size_t)lk_adapter_num_trained(adapter);
+    lk_tensor **lists = lk_calloc(trainer->context, 5 * count + 1, sizeof(lk_tensor *));
     float *scales = lk_calloc(trainer->context, count + 1, sizeof *scales);
     lk_status status = lists && scales ? LK_OK : lk_out_of_memory(trainer->context, count * sizeof(void *), "an update");
     if (status == LK_OK) {
         lk_tensor **values = lists, **gradients = lists + count, **first = lists + 2 * count, **second = lists + 3 * count;
+        lk_tensor **projected = lists + 4 * count;
         for (size_t i = 0; i < count; i++) {
-            const lk_adapter_tensor *tensor = lk_adapter_tensor_at(adapter, (int32_t)i);
+            const lk_adapter_tensor *tensor = lk_adapter_trained_at(adapter, (int32_t)i);
             values[i] = lk_graph_variable(graph, tensor->value);
             gradients[i] = lk_graph_variable(graph, tensor->gradient);
             first[i] = lk_graph_variable(graph, trainer->first[i]);
@@ -126,7 +127,10 @@ static lk_status build_update(lk_trainer *trainer, lk_graph *graph) {
         lk_graph_set_scope(graph, "optimizer");
         trainer->norm = lk_build_grad_norm(graph, (int)count, gradients);
         lk_graph_mark_output(graph, trainer->norm);
-        lk_build_adamw(graph, lk_graph_variable(graph, trainer->hyper), trainer->norm, (int)count, values, gradients,
+        for (size_t i = 0; i < count; i++) {
+            projected[i] = lk_adapter_project(adapter, (int32_t)i, graph, gradients[i]);
+        }
+        lk_build_adamw(graph, lk_graph_variable(graph, trainer->hyper), trainer->norm, (int)count, values, projected,
                        first, second, scales, NULL);
         lk_build_clear(graph, (int)count, gradients);
         status = lk_graph_status(graph);
@@ -267,8 +271,8 @@ static lk_status upload_hyper(lk_trainer *trainer, double learning_rate) {
 }
 
 lk_status lk_trainer_clear_gradients(lk_trainer *trainer) {
-    for (int32_t i = 0; i < lk_adapter_num_tensors(trainer->adapter); i++) {
-        lk_variable *gradient = lk_adapter_tensor_at(trainer->adapter, i)->gradient;
+    for (int32_t i = 0; i < lk_adapter_num_trained(trainer->adapter); i++) {
+        lk_variable *gradient = lk_adapter_trained_at(trainer->adapter, i)->gradient;
         void *zeros = lk_calloc(trainer->context, 1, gradient->bytes);
         if (zeros == NULL) {
             return lk_out_of_memory(trainer->context, gradient->bytes, "a gradient");

@@ -195,6 +195,25 @@ RUNS = {
         "seq": 96,
         "steps": 12,
     },
+    "qwen2-dora": {
+        "model": "tiny-qwen2",
+        "adapter": {"r": 2, "lora_alpha": 4, "target_modules": ALL_LINEAR, "use_dora": True},
+        "weight_decay": 0.05,
+        "steps": 12,
+        "merged": True,
+    },
+    "llama-rope3-dora-rslora": {
+        "model": "tiny-llama-rope3",
+        "adapter": {
+            "r": 3,
+            "lora_alpha": 4,
+            "target_modules": ALL_LINEAR,
+            "rank_pattern": {"q_proj": 1},
+            "use_dora": True,
+            "use_rslora": True,
+        },
+        "steps": 12,
+    },
     "stories260k-accumulate-clip-cosine": {
         "model": "stories260k",
         "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
@@ -299,6 +318,8 @@ def initialise(model, run, random):
             value = random.uniform(-bound, bound, tuple(parameter.shape))
         elif "lora_B" in key:
             value = random.standard_normal(tuple(parameter.shape)) * (0.08 if run["nonzero_b"] else 0)
+        elif "lora_magnitude" in key:
+            value = parameter.detach().numpy() * (1 + 0.1 * random.standard_normal(tuple(parameter.shape)))
         else:
             continue
         with torch.no_grad():
@@ -306,7 +327,9 @@ def initialise(model, run, random):
 
 
 def adapter_key(name):
-    return name.replace(".default.", ".")
+    """The name in the file of a parameter of the adapter called default."""
+    name = name.replace(".default.", ".").removesuffix(".default")
+    return name.removesuffix(".weight") if "magnitude" in name else name
 
 
 def save_adapter(model, run, folder):
@@ -422,14 +445,14 @@ def make_run(name, models, folder):
     )
 
 
-def make_all(output, stories):
+def make_all(output, stories, runs):
     models = output / "models"
     if not (models / "stories260k").exists():
         models.mkdir(parents=True, exist_ok=True)
         (models / "stories260k").symlink_to(stories)
     for name in MODELS:
         make_model(name, models / name)
-    for name in RUNS:
+    for name in runs:
         make_run(name, models, output / "golden" / name)
 
 
@@ -457,6 +480,7 @@ def compare(found, expected):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--only", nargs="+", default=list(RUNS), metavar="RUN", help="make only these runs")
     arguments = parser.parse_args()
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(2)
@@ -464,10 +488,10 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     stories = DATA / "models" / "stories260k"
     if not arguments.check:
-        make_all(DATA, stories)
+        make_all(DATA, stories, arguments.only)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        make_all(pathlib.Path(folder), stories)
+        make_all(pathlib.Path(folder), stories, arguments.only)
         return 0 if compare(pathlib.Path(folder), DATA) else 1
 
 

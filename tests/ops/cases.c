@@ -245,16 +245,16 @@ static void add_lora(int64_t tokens, int64_t in, int64_t out, int64_t rank, bool
     }
 }
 
-/* squares are those of some weight, so that no row's norm is imaginary: row n of W has the products weight_a[n] with A,
- * of which gram has those of its own; with A = I and W = weight_a they are consistent. */
+/* squares are those of some weight, so that no row's norm is imaginary: with A = I, AA' is I and AW'
+ * is W'. */
 static void prepare_dora_norm(const op_case *self, double **values) {
-    int64_t out = self->inputs[1].shape[0], rank = self->inputs[1].shape[1];
+    int64_t rank = self->inputs[1].shape[0], out = self->inputs[1].shape[1];
     for (int64_t i = 0; i < rank * rank; i++) {
         values[2][i] = i / rank == i % rank ? 1.0 : 0.0;
     }
     for (int64_t n = 0; n < out; n++) {
         for (int64_t r = 0; r < rank; r++) {
-            values[0][n] += values[1][n * rank + r] * values[1][n * rank + r];
+            values[0][n] += values[1][r * out + n] * values[1][r * out + n];
         }
     }
     round_to_f32(values[0], out);
@@ -263,7 +263,7 @@ static void prepare_dora_norm(const op_case *self, double **values) {
 static void add_dora_norm(int64_t out, int64_t rank) {
     op_case *self = begin(LK_OP_DORA_NORM, "N=%d r=%d", (int)out, (int)rank);
     input(self, VALUES_POSITIVE, 0, 1, out, 0);
-    input(self, VALUES_NORMAL, 0, 2, out, rank);
+    input(self, VALUES_NORMAL, 0, 2, rank, out);
     input(self, VALUES_NORMAL, 0, 2, rank, rank);
     input(self, VALUES_SMALL, 0, 2, out, rank);
     self->attributes.lora.scale = 2.0f;
@@ -494,14 +494,8 @@ static void add_elementwise(int64_t rows, int64_t columns) {
     for (uint32_t wanted = 1; wanted < 4; wanted++) {
         self = begin(LK_OP_MUL_COLUMNS_BACKWARD, "%dx%d wanted=%u", (int)rows, (int)columns, wanted);
         input(self, VALUES_NORMAL, 0, 2, rows, columns);
-        if (wanted & 2u) {
-            input(self, VALUES_NORMAL, 0, 2, rows, columns);
-        } else {
-            absent(self);
-        }
-        if (wanted & 1u) {
-            input(self, VALUES_NORMAL, 0, 1, columns, 0);
-        }
+        input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        input(self, VALUES_NORMAL, 0, 1, columns, 0);
         self->wanted = wanted;
     }
     self = begin(LK_OP_SUM_ROWS, "%dx%d", (int)rows, (int)columns);

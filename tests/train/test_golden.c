@@ -16,6 +16,7 @@ static const double loss_tolerance = 5e-5, gradient_tolerance = 1e-3, adapter_to
 static const char *const runs[] = {
     "stories260k-lora-qv", "qwen2-all-linear", "qwen3-patterns", "llama-rope3-rslora-masked", "llama-linear-ragged",
     "mistral-window", "stories260k-accumulate-clip-cosine",
+    "qwen2-dora", "llama-rope3-dora-rslora",
 };
 static const char *const devices[] = {"cpu", "reference"};
 
