@@ -15,7 +15,7 @@ typedef struct fake_device {
 
 struct lk_buffer {
     lk_buffer *inner;
-    size_t bytes;
+    bool host_memory;
 };
 
 struct lk_commands {
@@ -73,29 +73,37 @@ static void close_device(lk_device *device) {
     }
 }
 
-static lk_status alloc_buffer(lk_device *device, size_t bytes, lk_buffer **out) {
-    *out = NULL;
-    LK_TRY(enter(device, FAKE_ALLOC));
+/* A buffer around one of the inside, which `host` stands for where it is not NULL. */
+static lk_status make_buffer(lk_device *device, const void *host, size_t bytes, lk_buffer **out) {
+    lk_device *inner = fake_of(device)->inner;
     lk_buffer *buffer = lk_calloc(device->context, 1, sizeof *buffer);
     if (buffer == NULL) {
         return lk_out_of_memory(device->context, sizeof *buffer, "a buffer");
     }
-    lk_status status = lk_backend_reference.alloc(fake_of(device)->inner, bytes, &buffer->inner);
+    lk_status status = host != NULL ? lk_backend_reference.wrap(inner, host, bytes, &buffer->inner)
+                                    : lk_backend_reference.alloc(inner, bytes, &buffer->inner);
     if (status != LK_OK) {
         lk_free(device->context, buffer);
         return status;
     }
-    buffer->bytes = bytes;
+    buffer->host_memory = device->caps.host_memory;
     fake_of(device)->counters.live_buffers++;
     *out = buffer;
     return LK_OK;
 }
 
-static lk_status wrap_buffer(lk_device *device, const void *host, size_t bytes, lk_buffer **out) {
-    (void)host;
-    (void)bytes;
+static lk_status alloc_buffer(lk_device *device, size_t bytes, lk_buffer **out) {
     *out = NULL;
-    return lk_fail(device->context, LK_STATUS_UNSUPPORTED, "the fake device cannot use memory of the host");
+    LK_TRY(enter(device, FAKE_ALLOC));
+    return make_buffer(device, NULL, bytes, out);
+}
+
+static lk_status wrap_buffer(lk_device *device, const void *host, size_t bytes, lk_buffer **out) {
+    *out = NULL;
+    if (!device->caps.host_memory) {
+        return lk_fail(device->context, LK_STATUS_UNSUPPORTED, "the fake device cannot use memory of the host");
+    }
+    return make_buffer(device, host, bytes, out);
 }
 
 static void free_buffer(lk_device *device, lk_buffer *buffer) {
@@ -107,8 +115,7 @@ static void free_buffer(lk_device *device, lk_buffer *buffer) {
 }
 
 static void *map_buffer(lk_buffer *buffer) {
-    (void)buffer;
-    return NULL;
+    return buffer->host_memory ? lk_backend_reference.map(buffer->inner) : NULL;
 }
 
 static lk_status upload(lk_device *device, lk_buffer *buffer, size_t offset, const void *host, size_t bytes) {
@@ -127,10 +134,39 @@ static lk_binding inner_binding(const lk_binding *binding) {
     return inner;
 }
 
+static bool overlap(const lk_binding *a, const lk_binding *b) {
+    return a->buffer != NULL && a->buffer == b->buffer && a->offset < b->offset + b->bytes &&
+           b->offset < a->offset + a->bytes;
+}
+
+/* What a command writes lies apart from all else of it, but for output 0 in the place of the input that the row names.
+ */
+static lk_status check_bindings(lk_context *context, const lk_command *command) {
+    const lk_node *node = command->node;
+    int written = node->num_outputs + 1;
+    for (int i = 0; i < written; i++) {
+        const lk_binding *own = i < node->num_outputs ? &command->outputs[i] : &command->scratch;
+        for (int j = 0; j < node->num_inputs; j++) {
+            if (overlap(own, &command->inputs[j]) && !(i == 0 && j == command->kernel->in_place)) {
+                return lk_fail(context, LK_STATUS_INTERNAL, "%s: result %d lies over input %d", lk_op_name(node->op), i,
+                               j);
+            }
+        }
+        for (int j = 0; j < i; j++) {
+            if (overlap(own, &command->outputs[j])) {
+                return lk_fail(context, LK_STATUS_INTERNAL, "%s: results %d and %d overlap", lk_op_name(node->op), i,
+                               j);
+            }
+        }
+    }
+    return LK_OK;
+}
+
 static lk_status translate(lk_commands *list, const lk_command *commands) {
     for (int i = 0; i < list->count; i++) {
         const lk_node *node = commands[i].node;
         size_t count = (size_t)(node->num_inputs + node->num_outputs);
+        LK_TRY(check_bindings(list->arena.context, &commands[i]));
         lk_binding *bindings = lk_arena_alloc(&list->arena, (count + 1) * sizeof *bindings);
         if (bindings == NULL) {
             return lk_out_of_memory(list->arena.context, count * sizeof *bindings, "a command");
@@ -280,6 +316,10 @@ lk_status fake_device_open(lk_context *context, uint64_t ops, lk_device **out) {
     caps.features = ops;
     lk_device_options options = {sizeof options, 1};
     return open_device(context, &caps, &options, out);
+}
+
+void fake_device_share_memory(lk_device *device) {
+    device->caps.host_memory = true;
 }
 
 uint64_t fake_op(lk_op op) {

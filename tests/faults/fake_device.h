@@ -1,6 +1,6 @@
 /* A device for tests of placement: memory of its own that the host cannot see, any subset of the ops, counters, and
- * failures on demand. It computes by the specification, works in place where it may, and spoils its scratch memory
- * while a command runs, so that a wrong memory plan shows in the results. */
+ * failures on demand. It computes by the specification, works in place where it may, spoils its scratch memory
+ * while a command runs, and refuses commands whose results lie over what they read. */
 #ifndef LK_TESTS_FAULTS_FAKE_DEVICE_H
 #define LK_TESTS_FAULTS_FAKE_DEVICE_H
 
@@ -24,6 +24,8 @@ typedef struct fake_counters {
 
 /* `ops` has a bit, fake_op(op), for each op with a kernel. */
 lk_status fake_device_open(lk_context *context, uint64_t ops, lk_device **out);
+/* From now on its memory is the host's, as a second processor's would be. */
+void fake_device_share_memory(lk_device *device);
 uint64_t fake_op(lk_op op);
 uint64_t fake_all_ops(void);
 /* Shared with the device: a test may reset it. */

@@ -247,6 +247,38 @@ START_TEST(test_stale_copies_are_renewed) {
 }
 END_TEST
 
+/* Two devices on the host's memory copy nothing at all, and free nothing of each other's. */
+START_TEST(test_shared_memory) {
+    machine self = open_machine(usual_ops());
+    fake_device_share_memory(self.fake);
+    lk_graph *graph = new_graph(&self);
+    lk_variable *sum = square(&self, LK_ROLE_STATE, 0.0);
+    lk_tensor *s = lk_graph_variable(graph, sum), *x = lk_graph_variable(graph, square(&self, LK_ROLE_INPUT, 1.0));
+    lk_tensor *y = lk_build_mul(graph, x, x);      /* fake */
+    lk_build_accumulate(graph, s, y);              /* reference: the variable's own bytes */
+    lk_tensor *z = lk_build_scale(graph, y, 2.0f); /* reference */
+    lk_tensor *total = lk_build_add(graph, s, z);  /* fake */
+    lk_graph_mark_output(graph, total);
+    reset_calls(&self);
+    lk_program *program = fixture_compile(&self.fixture, graph);
+    for (int run = 1; run <= 2; run++) {
+        double home[16], *found;
+        fixture_run(program);
+        ck_assert_int_eq(self.counters->calls[FAKE_UPLOAD] + self.counters->calls[FAKE_DOWNLOAD], 0);
+        found = fixture_output(program, total);
+        fixture_read(sum, home);
+        reset_calls(&self);
+        for (int i = 0; i < 16; i++) {
+            ck_assert_double_eq(home[i], run * (i + 1.0) * (i + 1.0));
+            ck_assert_double_eq(found[i], (run + 2.0) * (i + 1.0) * (i + 1.0));
+        }
+        free(found);
+    }
+    lk_program_destroy(program);
+    close_machine(&self);
+}
+END_TEST
+
 START_TEST(test_no_device_can) {
     lk_context *context;
     lk_device *fake;
@@ -311,6 +343,9 @@ START_TEST(test_model_over_two_devices) {
     for (int round = 0; round < 12; round++) {
         uint64_t ops = round == 0 ? usual_ops() : round == 1 ? fake_all_ops() : round == 2 ? 0 : random_bits(&state);
         machine self = open_machine(ops);
+        if (round % 2 == 1) {
+            fake_device_share_memory(self.fake);
+        }
         double *found = gradients_of(&self.fixture, test_seed(), &other);
         ck_assert_int_eq(count, other);
         double difference = relative_difference(found, expected, count);
@@ -420,6 +455,7 @@ int main(void) {
     tcase_add_test(tests, test_weights_once_inputs_each_run);
     tcase_add_test(tests, test_mutated_variables_come_home);
     tcase_add_test(tests, test_stale_copies_are_renewed);
+    tcase_add_test(tests, test_shared_memory);
     tcase_add_test(tests, test_no_device_can);
     tcase_add_test(tests, test_model_over_two_devices);
     tcase_add_loop_test(tests, test_device_failures, 0, FAKE_CALL_COUNT);

@@ -295,6 +295,9 @@ START_TEST(test_random_programs) {
         ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
         if (ops[_i] != 0) {
             ck_assert_int_eq(fake_device_open(context, ops[_i], &main), LK_OK);
+            if (i % 2 == 1) {
+                fake_device_share_memory(main);
+            }
         }
         check_program(context, main, test_seed() + i, LK_DTYPE_F64);
     }
