@@ -49,6 +49,7 @@ static void check_device(lk_context *context, lk_device *device) {
     }
     printf("%s:%d %s: %d kernel runs, %d refused, %d failed (seed %llu)\n", device->caps.backend, device->caps.index,
            device->caps.name, run, refused, failed, (unsigned long long)seed);
+    fflush(stdout); /* a failing assertion ends the forked test without it */
     ck_assert_int_eq(failed, 0);
     if (strcmp(device->caps.backend, "null") == 0) {
         ck_assert_int_eq(run, 0);
