@@ -46,20 +46,26 @@ target_compile_definitions(lorikeet_objects PRIVATE LK_BUILDING)
 target_link_libraries(lorikeet_objects PRIVATE lorikeet_warnings)
 target_link_libraries(lorikeet_objects PUBLIC ${LK_LIBRARY_TARGETS} Threads::Threads m)
 
-# Backends: one folder each, with a CMakeLists.txt that adds its sources to lorikeet_objects.
+# Backends: one folder each, with a CMakeLists.txt that adds its sources to lorikeet_objects. Object libraries of its own
+# (files compiled with special flags) it appends to the property LK_OBJECT_LIBRARIES.
 file(GLOB LK_BACKEND_LISTS CONFIGURE_DEPENDS backends/*/CMakeLists.txt)
 foreach(list IN LISTS LK_BACKEND_LISTS)
   get_filename_component(folder ${list} DIRECTORY)
   add_subdirectory(${folder})
 endforeach()
 
+set(LK_OBJECTS $<TARGET_OBJECTS:lorikeet_objects>)
+get_property(LK_OBJECT_LIBRARIES GLOBAL PROPERTY LK_OBJECT_LIBRARIES)
+foreach(library IN LISTS LK_OBJECT_LIBRARIES)
+  list(APPEND LK_OBJECTS $<TARGET_OBJECTS:${library}>)
+endforeach()
 get_target_property(LK_LIBRARY_LINKS lorikeet_objects LINK_LIBRARIES)
 list(REMOVE_ITEM LK_LIBRARY_LINKS lorikeet_warnings)
 
 # Only what LK_API marks leaves the shared library (hidden visibility). The static one defines LK_STATIC for its users.
 foreach(kind STATIC SHARED)
   string(TOLOWER ${kind} suffix)
-  add_library(lorikeet_${suffix} ${kind} $<TARGET_OBJECTS:lorikeet_objects>)
+  add_library(lorikeet_${suffix} ${kind} ${LK_OBJECTS})
   target_include_directories(lorikeet_${suffix} INTERFACE
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(lorikeet_${suffix} PRIVATE ${LK_LIBRARY_LINKS})

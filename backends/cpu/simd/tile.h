@@ -1,0 +1,128 @@
+/* The innermost kernel of every matrix product: a tile of C stays in registers while k runs.
+ *
+ * C[i, j] = addend + bias[j] + sum over segments, over k, of a[i, k] b[k, j]. A is read by broadcasting single elements
+ * at any stride; rows of B are contiguous. */
+#ifndef LK_CPU_TILE_H
+#define LK_CPU_TILE_H
+
+#include "backends/cpu/cpu.h"
+#include "backends/cpu/simd/simd.h"
+
+/* Tiles as large as the registers allow: 24, 12, 18 and 16 sums. */
+#if VF_WIDTH == 16
+enum { TILE_ROWS = 8, TILE_VECTORS = 3 };
+#elif VF_WIDTH == 8
+enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
+#elif VF_WIDTH == 4
+enum { TILE_ROWS = 6, TILE_VECTORS = 3 };
+#else
+enum { TILE_ROWS = 4, TILE_VECTORS = 4 };
+#endif
+enum { TILE_COLUMNS = TILE_VECTORS * VF_WIDTH };
+
+typedef struct tile_segment {
+    const float *a;
+    int64_t a_row, a_k;
+    const float *b;
+    int64_t b_k, k;
+} tile_segment;
+
+typedef struct tile_job {
+    tile_segment segments[2];
+    int num_segments;
+    const float *addend; /* row stride addend_row; NULL: none */
+    int64_t addend_row;
+    const float *bias; /* NULL: none */
+    float *c;
+    int64_t c_row;
+    int columns; /* <= TILE_COLUMNS */
+    bool padded; /* rows of b may be read up to a multiple of VF_WIDTH beyond `columns` */
+} tile_job;
+
+LK_CPU_INLINE void tile_run(const int rows, const int vectors, const bool guarded, const tile_job *job) {
+    vf sum[TILE_ROWS][TILE_VECTORS];
+    const int lanes = job->columns - (vectors - 1) * VF_WIDTH; /* of the last vector */
+    LK_CPU_UNROLL for (int i = 0; i < rows; i++) {
+        LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
+            sum[i][j] = vf_zero();
+        }
+    }
+    for (int s = 0; s < job->num_segments; s++) {
+        const tile_segment *segment = &job->segments[s];
+        const float *a = segment->a, *b = segment->b;
+        const int64_t a_row = segment->a_row, a_k = segment->a_k, b_k = segment->b_k;
+        for (int64_t k = segment->k; k > 0; k--, a += a_k, b += b_k) {
+            vf line[TILE_VECTORS];
+            LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
+                line[j] = guarded && j == vectors - 1 ? vf_load_n(b + j * VF_WIDTH, lanes) : vf_load(b + j * VF_WIDTH);
+            }
+            LK_CPU_UNROLL for (int i = 0; i < rows; i++) {
+                vf x = vf_set1(a[i * a_row]);
+                LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
+                    sum[i][j] = vf_fma(x, line[j], sum[i][j]);
+                }
+            }
+        }
+    }
+    LK_CPU_UNROLL for (int i = 0; i < rows; i++) {
+        LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
+            const int width = j == vectors - 1 ? lanes : VF_WIDTH;
+            if (job->bias != NULL) {
+                sum[i][j] = vf_add(sum[i][j], vf_get(job->bias + j * VF_WIDTH, width));
+            }
+            if (job->addend != NULL) {
+                sum[i][j] = vf_add(sum[i][j], vf_get(job->addend + i * job->addend_row + j * VF_WIDTH, width));
+            }
+            vf_put(job->c + i * job->c_row + j * VF_WIDTH, sum[i][j], width);
+        }
+    }
+}
+
+typedef void (*tile_function)(const tile_job *job);
+/* tiles[guarded][rows - 1][vectors - 1] (gemm.c) */
+#define tile_table LK_CPU(tile_table)
+extern const tile_function tile_table[2][TILE_ROWS][TILE_VECTORS];
+
+/* A tile of `rows` <= TILE_ROWS rows. */
+LK_CPU_INLINE void tile(int rows, const tile_job *job) {
+    int vectors = (job->columns + VF_WIDTH - 1) / VF_WIDTH;
+    bool guarded = !job->padded && job->columns % VF_WIDTH != 0;
+    tile_table[guarded][rows - 1][vectors - 1](job);
+}
+
+/* C[rows, columns] (+)= A B for blocks that fit the caches, of any size; B is padded if `padded`. */
+static inline void tile_block(int64_t rows, int64_t columns, tile_segment segment, bool padded, bool accumulate,
+                              float *c, int64_t c_row) {
+    for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
+        tile_job job = {.num_segments = 1, .c_row = c_row, .addend_row = c_row, .padded = padded};
+        job.columns = (int)LK_MIN(columns - j, (int64_t)TILE_COLUMNS);
+        job.segments[0] = segment;
+        job.segments[0].b += j;
+        for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+            job.segments[0].a = segment.a + i * segment.a_row;
+            job.c = c + i * c_row + j;
+            job.addend = accumulate ? job.c : NULL;
+            tile((int)LK_MIN(rows - i, (int64_t)TILE_ROWS), &job);
+        }
+    }
+}
+
+/* to[c][r] = from[r][c], with zeros in `to` up to a whole vector of rows: so it can be a padded B. */
+static inline void tile_transpose(const float *from, int64_t from_row, int64_t rows, int64_t columns, float *to,
+                                  int64_t to_row) {
+    for (int64_t r = 0; r < rows; r += VF_WIDTH) {
+        for (int64_t c = 0; c < columns; c += VF_WIDTH) {
+            int lanes = (int)LK_MIN(columns - c, (int64_t)VF_WIDTH);
+            vf block[VF_WIDTH];
+            for (int i = 0; i < VF_WIDTH; i++) {
+                block[i] = r + i < rows ? vf_get(from + (r + i) * from_row + c, lanes) : vf_zero();
+            }
+            vf_transpose(block);
+            for (int i = 0; i < lanes; i++) {
+                vf_store(to + (c + i) * to_row + r, block[i]);
+            }
+        }
+    }
+}
+
+#endif
