@@ -63,6 +63,9 @@ static void part(const lk_cpu_call *call, lk_range range, void *memory) {
 }
 
 void LK_CPU(adamw)(const lk_cpu_call *call) {
+    if (lk_has_input(call->node, NORM) && !isfinite(*(const float *)call->inputs[NORM])) {
+        return; /* a step whose gradients overflowed changes nothing */
+    }
     int64_t chunks = 0, elements = 0;
     for (int i = FIRST_GROUP; i < call->node->num_inputs; i += GROUP) {
         chunks += lk_cpu_chunks(call->node->inputs[i]);
