@@ -5,7 +5,8 @@
 
 lk_status lk_cl_fail(lk_cl_device *device, cl_int error, const char *what) {
     lk_status status = LK_STATUS_DEVICE;
-    if (error == CL_MEM_OBJECT_ALLOCATION_FAILURE || error == CL_OUT_OF_HOST_MEMORY || error == CL_INVALID_BUFFER_SIZE) {
+    if (error == CL_MEM_OBJECT_ALLOCATION_FAILURE || error == CL_OUT_OF_HOST_MEMORY ||
+        error == CL_INVALID_BUFFER_SIZE) {
         status = LK_STATUS_OUT_OF_MEMORY;
     }
     return lk_fail(device->device.context, status, "opencl:%d %s: %s: %s (%d)", device->device.caps.index,

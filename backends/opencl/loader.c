@@ -15,7 +15,9 @@ static void load(void) {
 #if defined(__APPLE__)
         "/System/Library/Frameworks/OpenCL.framework/OpenCL",
 #endif
-        "libOpenCL.so.1", "libOpenCL.so"};
+        "libOpenCL.so.1",
+        "libOpenCL.so"
+    };
     void *library = NULL; /* never closed: drivers keep threads */
     for (size_t i = 0; i < LK_COUNT(names) && library == NULL; i++) {
         library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
@@ -25,12 +27,12 @@ static void load(void) {
         return;
     }
     void *symbol;
-#define LK_CL(function)                                                                            \
-    symbol = dlsym(library, #function);                                                            \
-    if (symbol == NULL) {                                                                          \
-        strcpy(missing, "the OpenCL loader is older than version 1.2: it has no " #function);      \
-        return;                                                                                    \
-    }                                                                                              \
+#define LK_CL(function)                                                                       \
+    symbol = dlsym(library, #function);                                                       \
+    if (symbol == NULL) {                                                                     \
+        strcpy(missing, "the OpenCL loader is older than version 1.2: it has no " #function); \
+        return;                                                                               \
+    }                                                                                         \
     memcpy(&api.function, &symbol, sizeof symbol);
 #include "backends/opencl/symbols.def"
 #undef LK_CL
@@ -50,13 +52,15 @@ const char *lk_cl_error_name(cl_int error) {
     } names[] = {
 #define LK_ERROR(name) {name, #name},
         LK_ERROR(CL_DEVICE_NOT_FOUND) LK_ERROR(CL_DEVICE_NOT_AVAILABLE) LK_ERROR(CL_COMPILER_NOT_AVAILABLE)
-        LK_ERROR(CL_MEM_OBJECT_ALLOCATION_FAILURE) LK_ERROR(CL_OUT_OF_RESOURCES) LK_ERROR(CL_OUT_OF_HOST_MEMORY)
-        LK_ERROR(CL_BUILD_PROGRAM_FAILURE) LK_ERROR(CL_INVALID_VALUE) LK_ERROR(CL_INVALID_DEVICE)
-        LK_ERROR(CL_INVALID_BINARY) LK_ERROR(CL_INVALID_BUILD_OPTIONS) LK_ERROR(CL_INVALID_PROGRAM)
-        LK_ERROR(CL_INVALID_PROGRAM_EXECUTABLE) LK_ERROR(CL_INVALID_KERNEL_NAME) LK_ERROR(CL_INVALID_KERNEL)
-        LK_ERROR(CL_INVALID_ARG_INDEX) LK_ERROR(CL_INVALID_ARG_VALUE) LK_ERROR(CL_INVALID_ARG_SIZE)
-        LK_ERROR(CL_INVALID_KERNEL_ARGS) LK_ERROR(CL_INVALID_WORK_GROUP_SIZE) LK_ERROR(CL_INVALID_WORK_ITEM_SIZE)
-        LK_ERROR(CL_INVALID_COMMAND_QUEUE) LK_ERROR(CL_INVALID_MEM_OBJECT) LK_ERROR(CL_INVALID_BUFFER_SIZE)
+            LK_ERROR(CL_MEM_OBJECT_ALLOCATION_FAILURE) LK_ERROR(CL_OUT_OF_RESOURCES) LK_ERROR(CL_OUT_OF_HOST_MEMORY)
+                LK_ERROR(CL_BUILD_PROGRAM_FAILURE) LK_ERROR(CL_INVALID_VALUE) LK_ERROR(CL_INVALID_DEVICE)
+                    LK_ERROR(CL_INVALID_BINARY) LK_ERROR(CL_INVALID_BUILD_OPTIONS) LK_ERROR(CL_INVALID_PROGRAM)
+                        LK_ERROR(CL_INVALID_PROGRAM_EXECUTABLE) LK_ERROR(CL_INVALID_KERNEL_NAME)
+                            LK_ERROR(CL_INVALID_KERNEL) LK_ERROR(CL_INVALID_ARG_INDEX) LK_ERROR(CL_INVALID_ARG_VALUE)
+                                LK_ERROR(CL_INVALID_ARG_SIZE) LK_ERROR(CL_INVALID_KERNEL_ARGS)
+                                    LK_ERROR(CL_INVALID_WORK_GROUP_SIZE) LK_ERROR(CL_INVALID_WORK_ITEM_SIZE)
+                                        LK_ERROR(CL_INVALID_COMMAND_QUEUE) LK_ERROR(CL_INVALID_MEM_OBJECT)
+                                            LK_ERROR(CL_INVALID_BUFFER_SIZE)
 #undef LK_ERROR
     };
     for (size_t i = 0; i < LK_COUNT(names); i++) {

@@ -46,9 +46,9 @@ typedef struct lk_cl_device {
     cl_command_queue queue, timed_queue; /* the second takes times, which costs */
     lk_cl_program *programs;
     int32_t num_programs;
-    uint64_t identity;      /* hash of what the driver says of itself */
-    lk_commands *pending;   /* being timed */
-    double *seconds;        /* where its times go */
+    uint64_t identity;            /* hash of what the driver says of itself */
+    lk_commands *pending;         /* being timed */
+    double *seconds;              /* where its times go */
     int32_t compiled, from_cache; /* programs, for the tests and the log */
 } lk_cl_device;
 

@@ -70,7 +70,8 @@ static void describe(const lk_cl_api *api, const lk_cl_found *found, int index, 
     caps->subgroup_size = caps->is_cpu ? (int32_t)UINT_OF(CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT) : 32;
     double hertz = (double)UINT_OF(CL_DEVICE_MAX_CLOCK_FREQUENCY) * 1e6;
     hertz = hertz > 0.0 ? hertz : 1e9;
-    double lanes = caps->is_cpu ? 2.0 * (double)LK_MAX(caps->subgroup_size, 1) : 64.0;
+    /* half of a processor's peak: what its driver reaches, so that the cpu backend is preferred */
+    double lanes = caps->is_cpu ? (double)LK_MAX(caps->subgroup_size, 1) : 64.0;
     caps->flops_f32 = (double)LK_MAX(caps->threads, 1) * hertz * 2.0 * lanes;
     caps->bandwidth = caps->is_cpu ? 1e10 : 1e11; /* OpenCL does not say */
     caps->launch_seconds = caps->is_cpu ? 5e-6 : 1e-5;

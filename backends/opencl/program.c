@@ -1,5 +1,5 @@
-/* Kernel texts become programs: one per entry and set of constants. Binaries are kept on disk under a hash of all that they
- * depend on; a file that is not exactly what was expected is ignored, and written anew. */
+/* Kernel texts become programs: one per entry and set of constants. Binaries are kept on disk under a hash of all that
+ * they depend on; a file that is not exactly what was expected is ignored, and written anew. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,8 +76,7 @@ static cl_program program_from(lk_cl_device *self, const lk_mapping *file, uint6
         return NULL;
     }
     cl_int error, state;
-    cl_program program =
-        self->api->clCreateProgramWithBinary(self->cl, 1, &self->id, &bytes, &binary, &state, &error);
+    cl_program program = self->api->clCreateProgramWithBinary(self->cl, 1, &self->id, &bytes, &binary, &state, &error);
     if (error != CL_SUCCESS) {
         return NULL;
     }
@@ -174,7 +173,8 @@ static lk_status compile_program(lk_cl_device *self, const lk_launch *launch, co
 }
 
 static lk_status keep(lk_cl_device *self, uint64_t key, cl_program program) {
-    lk_cl_program *grown = lk_realloc(self->device.context, self->programs, (size_t)self->num_programs + 1, sizeof *grown);
+    lk_cl_program *grown =
+        lk_realloc(self->device.context, self->programs, (size_t)self->num_programs + 1, sizeof *grown);
     if (grown == NULL) {
         self->api->clReleaseProgram(program);
         return lk_out_of_memory(self->device.context, sizeof *grown, "a program");

@@ -80,7 +80,8 @@ void lk_record_attention(lk_recorder *recorder, const lk_command *command) {
     lk_launch_int(launch, has_lengths);
     lk_launch_int(launch, node->outputs[0] != NULL);
     lk_launch_int(launch, node->outputs[1] != NULL);
-    lk_launch_grid(launch, (node->inputs[0]->shape[0] + t.bq - 1) / t.bq, node->attributes.attention.num_attention_heads);
+    lk_launch_grid(launch, (node->inputs[0]->shape[0] + t.bq - 1) / t.bq,
+                   node->attributes.attention.num_attention_heads);
 }
 
 enum { DO, Q, K, V, O, LSE, CU_SEQLENS };
@@ -94,8 +95,8 @@ void lk_record_attention_backward(lk_recorder *recorder, const lk_command *comma
     const lk_node *node = command->node;
     const lk_attention_attributes *a = &node->attributes.attention;
     int64_t rows = lk_count_of(node->inputs[LSE]), tokens = node->inputs[Q]->shape[0];
-    lk_launch *launch = lk_launch_begin(recorder, "attention_backward", "attention_delta",
-                                        lk_lanes_for_elements(recorder->caps));
+    lk_launch *launch =
+        lk_launch_begin(recorder, "attention_backward", "attention_delta", lk_lanes_for_elements(recorder->caps));
     lk_launch_buffer(launch, &command->inputs[DO]);
     lk_launch_buffer(launch, &command->inputs[O]);
     lk_launch_buffer(launch, &command->scratch);
@@ -108,7 +109,8 @@ void lk_record_attention_backward(lk_recorder *recorder, const lk_command *comma
             continue;
         }
         tiles t = tiles_for(recorder->caps, node, pass == 0 ? 64 : 32);
-        launch = begin(recorder, "attention_backward", pass == 0 ? "attention_backward_dq" : "attention_backward_dkv", &t);
+        launch =
+            begin(recorder, "attention_backward", pass == 0 ? "attention_backward_dq" : "attention_backward_dkv", &t);
         for (int i = DO; i <= V; i++) {
             lk_launch_buffer(launch, &command->inputs[i]);
         }
@@ -123,6 +125,7 @@ void lk_record_attention_backward(lk_recorder *recorder, const lk_command *comma
         lk_launch_int(launch, wants_0);
         lk_launch_int(launch, wants_1);
         int64_t block = pass == 0 ? t.bq : t.bk;
-        lk_launch_grid(launch, (tokens + block - 1) / block, pass == 0 ? a->num_attention_heads : a->num_key_value_heads);
+        lk_launch_grid(launch, (tokens + block - 1) / block,
+                       pass == 0 ? a->num_attention_heads : a->num_key_value_heads);
     }
 }

@@ -48,8 +48,15 @@ size_t lk_scratch_cross_entropy(const lk_device_caps *caps, const lk_node *node)
 
 void lk_record_cross_entropy(lk_recorder *recorder, const lk_command *command) {
     const lk_tensor *logits = command->node->inputs[0];
-    rows_call call = {&command->inputs[0], &command->inputs[1], &command->inputs[2], &command->scratch,
-                      &command->outputs[1], logits->shape[0], logits->shape[1], 0, command->node->outputs[1] != NULL,
+    rows_call call = {&command->inputs[0],
+                      &command->inputs[1],
+                      &command->inputs[2],
+                      &command->scratch,
+                      &command->outputs[1],
+                      logits->shape[0],
+                      logits->shape[1],
+                      0,
+                      command->node->outputs[1] != NULL,
                       false};
     record_rows(recorder, &call);
     if (command->node->outputs[0] != NULL) {
@@ -115,18 +122,37 @@ void lk_record_linear_cross_entropy(lk_recorder *recorder, const lk_command *com
     for (int64_t first = 0; first < tokens; first += chunk) {
         int64_t rows = LK_MIN(chunk, tokens - first);
         size_t offset = (size_t)(first * width) * sizeof(float), bytes = (size_t)(rows * width) * sizeof(float);
-        lk_product p = {.M = rows, .N = vocab, .K = width, .a = lk_binding_part(&command->inputs[0], offset, bytes),
-                        .b = command->inputs[1], .y = logits, .scratch = scratch, .a_row = width, .a_inner = 1,
-                        .b_inner = 1, .b_column = width, .b_type = node->inputs[1]->dtype, .alpha = 1.0f};
+        lk_product p = {.M = rows,
+                        .N = vocab,
+                        .K = width,
+                        .a = lk_binding_part(&command->inputs[0], offset, bytes),
+                        .b = command->inputs[1],
+                        .y = logits,
+                        .scratch = scratch,
+                        .a_row = width,
+                        .a_inner = 1,
+                        .b_inner = 1,
+                        .b_column = width,
+                        .b_type = node->inputs[1]->dtype,
+                        .alpha = 1.0f};
         lk_record_product(recorder, &p);
-        rows_call call = {&logits, &command->inputs[2], &command->inputs[3], &losses, NULL, rows, vocab, first, false,
-                          node->outputs[1] != NULL};
+        rows_call call = {&logits, &command->inputs[2],     &command->inputs[3], &losses, NULL, rows, vocab, first,
+                          false,   node->outputs[1] != NULL};
         record_rows(recorder, &call);
         if (node->outputs[1] != NULL) {
-            lk_product back = {.M = rows, .N = width, .K = vocab, .a = logits, .b = command->inputs[1],
-                               .y = lk_binding_part(&command->outputs[1], offset, bytes), .scratch = scratch,
-                               .a_row = vocab, .a_inner = 1, .b_inner = width, .b_column = 1,
-                               .b_type = node->inputs[1]->dtype, .alpha = 1.0f};
+            lk_product back = {.M = rows,
+                               .N = width,
+                               .K = vocab,
+                               .a = logits,
+                               .b = command->inputs[1],
+                               .y = lk_binding_part(&command->outputs[1], offset, bytes),
+                               .scratch = scratch,
+                               .a_row = vocab,
+                               .a_inner = 1,
+                               .b_inner = width,
+                               .b_column = 1,
+                               .b_type = node->inputs[1]->dtype,
+                               .alpha = 1.0f};
             lk_record_product(recorder, &back);
         }
     }

@@ -1,7 +1,6 @@
 /* Ops whose elements do not meet. */
 #include "backends/shaders/rows.h"
 
-
 /* Two inputs of the op's own kernel, no attributes: ADD, MUL, MUL_SCALAR, SWIGLU. */
 void lk_record_binary(lk_recorder *recorder, const lk_command *command) {
     int64_t count = lk_count_of(command->node->inputs[0]);
@@ -40,7 +39,8 @@ static bool is_plain(lk_dtype dtype) {
 
 bool lk_supports_cast(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
     (void)caps;
-    LK_REQUIRE(why, is_plain(node->inputs[0]->dtype) && is_plain(node->outputs[0]->dtype), "only f32, 16-bit floats, i32");
+    LK_REQUIRE(why, is_plain(node->inputs[0]->dtype) && is_plain(node->outputs[0]->dtype),
+               "only f32, 16-bit floats, i32");
     LK_REQUIRE(why, lk_count_of(node->inputs[0]) <= INT32_MAX, "indices are 32 bits");
     return true;
 }
@@ -109,8 +109,8 @@ void lk_record_swiglu_backward(lk_recorder *recorder, const lk_command *command)
 void lk_record_dropout(lk_recorder *recorder, const lk_command *command) {
     const lk_dropout_attributes *dropout = &command->node->attributes.dropout;
     int64_t count = lk_count_of(command->node->inputs[0]);
-    lk_binding rng = command->node->num_inputs > 1 && command->node->inputs[1] != NULL ? command->inputs[1]
-                                                                                       : command->inputs[0];
+    lk_binding rng =
+        command->node->num_inputs > 1 && command->node->inputs[1] != NULL ? command->inputs[1] : command->inputs[0];
     lk_record_mask(recorder, &command->inputs[0], &rng, &command->outputs[0], count, dropout->probability,
                    dropout->stream);
 }

@@ -4,7 +4,8 @@
 bool lk_supports_embedding(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
     (void)caps;
     lk_dtype dtype = node->inputs[1]->dtype;
-    LK_REQUIRE(why, dtype == LK_DTYPE_F32 || dtype == LK_DTYPE_BF16 || dtype == LK_DTYPE_F16, "only f32 and 16-bit floats");
+    LK_REQUIRE(why, dtype == LK_DTYPE_F32 || dtype == LK_DTYPE_BF16 || dtype == LK_DTYPE_F16,
+               "only f32 and 16-bit floats");
     LK_REQUIRE(why, lk_count_of(node->inputs[1]) <= INT32_MAX && lk_count_of(node->outputs[0]) <= INT32_MAX,
                "indices are 32 bits");
     return true;

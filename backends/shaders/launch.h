@@ -27,7 +27,7 @@ typedef struct lk_launch {
         const char *name; /* "GROUP" first: the lanes of a group */
         int32_t value;
     } constants[LK_LAUNCH_CONSTANTS];
-    lk_binding buffers[LK_LAUNCH_BUFFERS]; /* in the order of the kernel's list; an absent one repeats another */
+    lk_binding buffers[LK_LAUNCH_BUFFERS];     /* in the order of the kernel's list; an absent one repeats another */
     uint32_t parameters[LK_LAUNCH_PARAMETERS]; /* in order; floats by their bits */
     int32_t num_types, num_constants, num_buffers, num_parameters;
     int32_t groups[2];
@@ -45,7 +45,8 @@ typedef void (*lk_record_function)(lk_recorder *recorder, const lk_command *comm
 void lk_recorder_init(lk_recorder *recorder, lk_context *context, const lk_device_caps *caps);
 void lk_recorder_free(lk_recorder *recorder);
 
-/* Begins a launch with `group` lanes in each group; the calls below add to it. NULL, which they accept, after a failure. */
+/* Begins a launch with `group` lanes in each group; the calls below add to it. NULL, which they accept, after a
+ * failure. */
 lk_launch *lk_launch_begin(lk_recorder *recorder, const char *file, const char *entry, int32_t group);
 void lk_launch_type(lk_launch *launch, const char *name, lk_dtype dtype);
 void lk_launch_constant(lk_launch *launch, const char *name, int32_t value);

@@ -21,7 +21,8 @@ typedef struct pool {
 } pool;
 
 static lk_binding take(pool *from, int64_t floats) {
-    size_t bytes = ((size_t)floats * sizeof(float) + LK_BUFFER_ALIGNMENT - 1) / LK_BUFFER_ALIGNMENT * LK_BUFFER_ALIGNMENT;
+    size_t bytes =
+        ((size_t)floats * sizeof(float) + LK_BUFFER_ALIGNMENT - 1) / LK_BUFFER_ALIGNMENT * LK_BUFFER_ALIGNMENT;
     lk_binding part = lk_binding_part(&from->memory, from->used, (size_t)floats * sizeof(float));
     from->used += bytes;
     return part;
@@ -61,8 +62,19 @@ double lk_cost_lora(const lk_device_caps *caps, const lk_node *node) {
 /* W + scale B A */
 static void record_merged(lk_recorder *recorder, const sizes *z, const lk_binding *weight, const lk_binding *lora_a,
                           const lk_binding *lora_b, float scale, const lk_binding *merged, const lk_binding *scratch) {
-    lk_product p = {.M = z->out, .N = z->in, .K = z->rank, .a = *lora_b, .b = *lora_a, .c = *weight, .y = *merged,
-                    .scratch = *scratch, .a_row = z->rank, .a_inner = 1, .b_inner = z->in, .b_column = 1, .alpha = scale};
+    lk_product p = {.M = z->out,
+                    .N = z->in,
+                    .K = z->rank,
+                    .a = *lora_b,
+                    .b = *lora_a,
+                    .c = *weight,
+                    .y = *merged,
+                    .scratch = *scratch,
+                    .a_row = z->rank,
+                    .a_inner = 1,
+                    .b_inner = z->in,
+                    .b_column = 1,
+                    .alpha = scale};
     lk_record_product(recorder, &p);
 }
 
@@ -76,7 +88,8 @@ static forward_parts forward_layout(const lk_device_caps *caps, const lk_node *n
     sizes z = sizes_of(node);
     bool merged = node->attributes.lora.order == LK_LORA_MERGED;
     forward_parts parts = {0};
-    size_t product = LK_MAX(lk_product_scratch(caps, z.tokens, z.out, z.in), lk_product_scratch(caps, z.tokens, z.rank, z.in));
+    size_t product =
+        LK_MAX(lk_product_scratch(caps, z.tokens, z.out, z.in), lk_product_scratch(caps, z.tokens, z.rank, z.in));
     product = LK_MAX(product, lk_product_scratch(caps, z.tokens, z.out, z.rank));
     if (node->attributes.lora.dropout > 0.0f) {
         parts.dropped = take(memory, z.tokens * z.in);
@@ -107,21 +120,42 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
     bool merged = lora->order == LK_LORA_MERGED;
     lk_binding x = command->inputs[X];
     if (lora->dropout > 0.0f) {
-        lk_record_mask(recorder, &x, &command->inputs[RNG], &parts.dropped, z.tokens * z.in, lora->dropout, lora->stream);
+        lk_record_mask(recorder, &x, &command->inputs[RNG], &parts.dropped, z.tokens * z.in, lora->dropout,
+                       lora->stream);
         x = parts.dropped;
     }
     lk_binding s = node->outputs[1] != NULL ? command->outputs[1] : parts.s;
     if (node->outputs[1] != NULL || (!merged && node->outputs[0] != NULL)) { /* s = x A' */
-        lk_product p = {.M = z.tokens, .N = z.rank, .K = z.in, .a = x, .b = command->inputs[LORA_A], .y = s,
-                        .scratch = parts.product, .a_row = z.in, .a_inner = 1, .b_inner = 1, .b_column = z.in, .alpha = 1.0f};
+        lk_product p = {.M = z.tokens,
+                        .N = z.rank,
+                        .K = z.in,
+                        .a = x,
+                        .b = command->inputs[LORA_A],
+                        .y = s,
+                        .scratch = parts.product,
+                        .a_row = z.in,
+                        .a_inner = 1,
+                        .b_inner = 1,
+                        .b_column = z.in,
+                        .alpha = 1.0f};
         lk_record_product(recorder, &p);
     }
     if (node->outputs[0] == NULL) {
         return;
     }
-    lk_product p = {.M = z.tokens, .N = z.out, .K = z.in, .a = command->inputs[X], .b = command->inputs[WEIGHT],
-                    .y = command->outputs[0], .scratch = parts.product, .a_row = z.in, .a_inner = 1, .b_inner = 1,
-                    .b_column = z.in, .b_type = node->inputs[WEIGHT]->dtype, .alpha = 1.0f};
+    lk_product p = {.M = z.tokens,
+                    .N = z.out,
+                    .K = z.in,
+                    .a = command->inputs[X],
+                    .b = command->inputs[WEIGHT],
+                    .y = command->outputs[0],
+                    .scratch = parts.product,
+                    .a_row = z.in,
+                    .a_inner = 1,
+                    .b_inner = 1,
+                    .b_column = z.in,
+                    .b_type = node->inputs[WEIGHT]->dtype,
+                    .alpha = 1.0f};
     if (lk_has_input(node, BIAS)) {
         p.bias = command->inputs[BIAS];
     }
@@ -133,9 +167,19 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
         return;
     }
     lk_record_product(recorder, &p);
-    lk_product low = {.M = z.tokens, .N = z.out, .K = z.rank, .a = s, .b = command->inputs[LORA_B],
-                      .c = command->outputs[0], .y = command->outputs[0], .scratch = parts.product, .a_row = z.rank,
-                      .a_inner = 1, .b_inner = 1, .b_column = z.rank, .alpha = lora->scale};
+    lk_product low = {.M = z.tokens,
+                      .N = z.out,
+                      .K = z.rank,
+                      .a = s,
+                      .b = command->inputs[LORA_B],
+                      .c = command->outputs[0],
+                      .y = command->outputs[0],
+                      .scratch = parts.product,
+                      .a_row = z.rank,
+                      .a_inner = 1,
+                      .b_inner = 1,
+                      .b_column = z.rank,
+                      .alpha = lora->scale};
     lk_record_product(recorder, &low);
 }
 
@@ -182,12 +226,33 @@ static void record_dx(lk_recorder *recorder, const lk_command *command, const si
     const lk_lora_attributes *lora = &node->attributes.lora;
     bool merged = lora->order == LK_LORA_MERGED, dropout = lora->dropout > 0.0f;
     lk_binding sum = lk_has_input(node, B_DX_SUM) ? command->inputs[B_DX_SUM] : (lk_binding){NULL, 0, 0};
-    lk_product p = {.M = z->tokens, .N = z->in, .K = z->out, .a = command->inputs[B_DY], .b = command->inputs[B_WEIGHT],
-                    .c = sum, .y = command->outputs[0], .scratch = parts->product, .a_row = z->out, .a_inner = 1,
-                    .b_inner = z->in, .b_column = 1, .b_type = node->inputs[B_WEIGHT]->dtype, .alpha = 1.0f};
-    lk_product low = {.M = z->tokens, .N = z->in, .K = z->rank, .a = parts->z, .b = command->inputs[B_LORA_A],
-                      .c = sum, .y = command->outputs[0], .scratch = parts->product, .a_row = z->rank, .a_inner = 1,
-                      .b_inner = z->in, .b_column = 1, .alpha = 1.0f};
+    lk_product p = {.M = z->tokens,
+                    .N = z->in,
+                    .K = z->out,
+                    .a = command->inputs[B_DY],
+                    .b = command->inputs[B_WEIGHT],
+                    .c = sum,
+                    .y = command->outputs[0],
+                    .scratch = parts->product,
+                    .a_row = z->out,
+                    .a_inner = 1,
+                    .b_inner = z->in,
+                    .b_column = 1,
+                    .b_type = node->inputs[B_WEIGHT]->dtype,
+                    .alpha = 1.0f};
+    lk_product low = {.M = z->tokens,
+                      .N = z->in,
+                      .K = z->rank,
+                      .a = parts->z,
+                      .b = command->inputs[B_LORA_A],
+                      .c = sum,
+                      .y = command->outputs[0],
+                      .scratch = parts->product,
+                      .a_row = z->rank,
+                      .a_inner = 1,
+                      .b_inner = z->in,
+                      .b_column = 1,
+                      .alpha = 1.0f};
     if (merged) {
         record_merged(recorder, z, &command->inputs[B_WEIGHT], &command->inputs[B_LORA_A], &command->inputs[B_LORA_B],
                       lora->scale, &parts->merged, &parts->product);
@@ -219,9 +284,18 @@ void lk_record_lora_linear_backward(lk_recorder *recorder, const lk_command *com
     pool memory = {command->scratch, 0};
     backward_parts parts = backward_layout(recorder->caps, node, &memory);
     if (parts.needs_z) { /* z = scale dy B */
-        lk_product p = {.M = z.tokens, .N = z.rank, .K = z.out, .a = command->inputs[B_DY], .b = command->inputs[B_LORA_B],
-                        .y = parts.z, .scratch = parts.product, .a_row = z.out, .a_inner = 1, .b_inner = z.rank,
-                        .b_column = 1, .alpha = lora->scale};
+        lk_product p = {.M = z.tokens,
+                        .N = z.rank,
+                        .K = z.out,
+                        .a = command->inputs[B_DY],
+                        .b = command->inputs[B_LORA_B],
+                        .y = parts.z,
+                        .scratch = parts.product,
+                        .a_row = z.out,
+                        .a_inner = 1,
+                        .b_inner = z.rank,
+                        .b_column = 1,
+                        .alpha = lora->scale};
         lk_record_product(recorder, &p);
     }
     if (node->outputs[1] != NULL) { /* dA = z' x */
@@ -231,14 +305,33 @@ void lk_record_lora_linear_backward(lk_recorder *recorder, const lk_command *com
                            lora->stream);
             x = parts.dropped;
         }
-        lk_product p = {.M = z.rank, .N = z.in, .K = z.tokens, .a = parts.z, .b = x, .y = command->outputs[1],
-                        .scratch = parts.product, .a_row = 1, .a_inner = z.rank, .b_inner = z.in, .b_column = 1, .alpha = 1.0f};
+        lk_product p = {.M = z.rank,
+                        .N = z.in,
+                        .K = z.tokens,
+                        .a = parts.z,
+                        .b = x,
+                        .y = command->outputs[1],
+                        .scratch = parts.product,
+                        .a_row = 1,
+                        .a_inner = z.rank,
+                        .b_inner = z.in,
+                        .b_column = 1,
+                        .alpha = 1.0f};
         lk_record_product(recorder, &p);
     }
     if (node->outputs[2] != NULL) { /* dB = scale dy' s */
-        lk_product p = {.M = z.out, .N = z.rank, .K = z.tokens, .a = command->inputs[B_DY], .b = command->inputs[B_S],
-                        .y = command->outputs[2], .scratch = parts.product, .a_row = 1, .a_inner = z.out,
-                        .b_inner = z.rank, .b_column = 1, .alpha = lora->scale};
+        lk_product p = {.M = z.out,
+                        .N = z.rank,
+                        .K = z.tokens,
+                        .a = command->inputs[B_DY],
+                        .b = command->inputs[B_S],
+                        .y = command->outputs[2],
+                        .scratch = parts.product,
+                        .a_row = 1,
+                        .a_inner = z.out,
+                        .b_inner = z.rank,
+                        .b_column = 1,
+                        .alpha = lora->scale};
         lk_record_product(recorder, &p);
     }
     if (node->outputs[0] != NULL) {

@@ -141,7 +141,8 @@ static double time_of(const lk_device_caps *caps, const tile *t, int64_t m, int6
 
 static double panel_time(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k) {
     double columns = (double)(ceil_div(n, 16) * 16), rows = (double)(ceil_div(m, 8) * 8);
-    return caps->launch_seconds + (2.0 * rows * columns * (double)k + 8.0 * columns * (double)k) / (caps->flops_f32 * 0.6);
+    return caps->launch_seconds +
+           (2.0 * rows * columns * (double)k + 8.0 * columns * (double)k) / (caps->flops_f32 * 0.8);
 }
 
 double lk_product_cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k) {
@@ -265,10 +266,19 @@ size_t lk_scratch_linear(const lk_device_caps *caps, const lk_node *node) {
 void lk_record_linear(lk_recorder *recorder, const lk_command *command) {
     const lk_node *node = command->node;
     int64_t in = node->inputs[1]->shape[1];
-    lk_product p = {.M = node->inputs[0]->shape[0], .N = node->inputs[1]->shape[0], .K = in,
-                    .a = command->inputs[0], .b = command->inputs[1], .y = command->outputs[0],
-                    .scratch = command->scratch, .a_row = in, .a_inner = 1, .b_inner = 1, .b_column = in,
-                    .b_type = node->inputs[1]->dtype, .alpha = 1.0f};
+    lk_product p = {.M = node->inputs[0]->shape[0],
+                    .N = node->inputs[1]->shape[0],
+                    .K = in,
+                    .a = command->inputs[0],
+                    .b = command->inputs[1],
+                    .y = command->outputs[0],
+                    .scratch = command->scratch,
+                    .a_row = in,
+                    .a_inner = 1,
+                    .b_inner = 1,
+                    .b_column = in,
+                    .b_type = node->inputs[1]->dtype,
+                    .alpha = 1.0f};
     if (lk_has_input(node, 2)) {
         p.bias = command->inputs[2];
     }

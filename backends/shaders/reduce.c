@@ -24,8 +24,8 @@ void lk_record_rms_norm(lk_recorder *recorder, const lk_command *command) {
 }
 
 static void record_dweight(lk_recorder *recorder, const lk_command *command, int64_t rows, int64_t width) {
-    lk_launch *launch = lk_launch_begin(recorder, "rms_norm_backward", "rms_norm_dweight",
-                                        lk_lanes_for_elements(recorder->caps));
+    lk_launch *launch =
+        lk_launch_begin(recorder, "rms_norm_backward", "rms_norm_dweight", lk_lanes_for_elements(recorder->caps));
     lk_launch_buffer(launch, &command->inputs[0]);
     lk_launch_buffer(launch, &command->inputs[1]);
     lk_launch_buffer(launch, &command->inputs[3]);

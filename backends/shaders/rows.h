@@ -47,9 +47,9 @@ double lk_product_cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t
 size_t lk_product_scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k);
 
 #define LK_SHADER_KERNEL(name, OP, supports_function, cost_function, scratch_function, in_place, record) \
-    bool supports_function(const lk_device_caps *caps, const lk_node *node, lk_refusal *why);             \
-    double cost_function(const lk_device_caps *caps, const lk_node *node);                                \
-    size_t scratch_function(const lk_device_caps *caps, const lk_node *node);                             \
+    bool supports_function(const lk_device_caps *caps, const lk_node *node, lk_refusal *why);            \
+    double cost_function(const lk_device_caps *caps, const lk_node *node);                               \
+    size_t scratch_function(const lk_device_caps *caps, const lk_node *node);                            \
     void record(lk_recorder *recorder, const lk_command *command);
 #include "backends/shaders/kernels.def"
 #undef LK_SHADER_KERNEL
