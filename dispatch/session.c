@@ -22,10 +22,11 @@ static lk_status open_first_of(lk_session *session, const char *name, int32_t th
     const lk_backend *backend = lk_backend_find(name);
     lk_device_caps caps[1];
     int count = 0;
-    if (backend == NULL || backend->probe(session->context, caps, 1, &count) != LK_OK || count == 0) {
+    lk_status status = backend ? backend->probe(session->context, caps, 1, &count) : LK_STATUS_UNAVAILABLE;
+    if (status == LK_STATUS_UNAVAILABLE || (status == LK_OK && count == 0)) {
         return LK_OK; /* a fallback that is not there is not missed */
     }
-    return open_device(session, &caps[0], threads);
+    return status == LK_OK ? open_device(session, &caps[0], threads) : status;
 }
 
 /* "cpu", "opencl:1" */
@@ -69,10 +70,14 @@ static lk_status find_best(lk_session *session, lk_device_caps *out) {
     for (int i = 0; i < num_backends; i++) {
         lk_device_caps caps[MAX_LISTED];
         int count = 0;
-        if (strcmp(backends[i]->name, "reference") == 0 || strcmp(backends[i]->name, "null") == 0 ||
-            backends[i]->probe(session->context, caps, MAX_LISTED, &count) != LK_OK) {
+        if (strcmp(backends[i]->name, "reference") == 0 || strcmp(backends[i]->name, "null") == 0) {
             continue;
         }
+        lk_status status = backends[i]->probe(session->context, caps, MAX_LISTED, &count);
+        if (status == LK_STATUS_OUT_OF_MEMORY) {
+            return status;
+        }
+        count = status == LK_OK ? count : 0; /* a driver that fails is a device that is not there */
         for (int d = 0; d < LK_MIN(count, (int)MAX_LISTED); d++) {
             if (found++ == 0 || caps[d].flops_f32 > out->flops_f32) {
                 *out = caps[d];

@@ -122,11 +122,13 @@ struct lk_atomic_file {
     lk_context *context;
     FILE *stream;
     char *path, *temporary;
+    char *directory; /* a copy of path that dirname() may cut */
 };
 
 static void atomic_file_free(lk_atomic_file *file) {
     lk_free(file->context, file->path);
     lk_free(file->context, file->temporary);
+    lk_free(file->context, file->directory);
     lk_free(file->context, file);
 }
 
@@ -138,9 +140,10 @@ lk_status lk_atomic_file_open(lk_context *context, const char *path, lk_atomic_f
     }
     file->context = context;
     file->path = lk_strdup(context, path);
+    file->directory = lk_strdup(context, path);
     size_t size = strlen(path) + 32;
     file->temporary = lk_alloc(context, size);
-    if (file->path == NULL || file->temporary == NULL) {
+    if (file->path == NULL || file->temporary == NULL || file->directory == NULL) {
         atomic_file_free(file);
         return lk_out_of_memory(context, size, "a path");
     }
@@ -163,15 +166,11 @@ lk_status lk_atomic_file_write(lk_atomic_file *file, const void *bytes, size_t s
 }
 
 /* The rename itself must survive a crash too: the directory is synced, best effort (some file systems refuse). */
-static void sync_directory_of(const char *path, lk_context *context) {
-    char *copy = lk_strdup(context, path);
-    if (copy != NULL) {
-        int descriptor = open(dirname(copy), O_RDONLY | O_CLOEXEC);
-        if (descriptor >= 0) {
-            (void)fsync(descriptor);
-            close(descriptor);
-        }
-        lk_free(context, copy);
+static void sync_directory_of(char *path) {
+    int descriptor = open(dirname(path), O_RDONLY | O_CLOEXEC);
+    if (descriptor >= 0) {
+        (void)fsync(descriptor);
+        close(descriptor);
     }
 }
 
@@ -188,7 +187,7 @@ lk_status lk_atomic_file_commit(lk_atomic_file *file) {
         status = fail_errno(context, "write", file->path);
     }
     if (status == LK_OK) {
-        sync_directory_of(file->path, context);
+        sync_directory_of(file->directory);
     } else {
         (void)unlink(file->temporary);
     }

@@ -12,7 +12,7 @@ lk_status lk_json_parse(lk_context *context, const char *source, const void *byt
         *out = json_loadb(bytes, size, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
     }
     if (*out == NULL) {
-        if (json_error_code(&error) == json_error_out_of_memory) {
+        if (json_error_code(&error) == json_error_out_of_memory || error.text[0] == '\0') { /* jansson's silence */
             return lk_out_of_memory(context, size, source);
         }
         return lk_fail(context, LK_STATUS_FORMAT, "%s: not valid JSON: line %d, column %d: %s", source, error.line,
@@ -30,13 +30,27 @@ lk_status lk_json_load(lk_context *context, const char *path, json_t **out) {
     return status;
 }
 
-lk_status lk_json_save(lk_context *context, const char *path, const json_t *root) {
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-    if (text == NULL) {
-        return lk_out_of_memory(context, 0, path);
+static int append(const char *buffer, size_t size, void *data) {
+    lk_text_append(data, buffer, size);
+    return 0;
+}
+
+void lk_json_print(lk_text *text, const json_t *value, size_t flags) {
+    if (json_dump_callback(value, append, text, flags | JSON_ENCODE_ANY) != 0) {
+        text->failed = true; /* the values are our own: only memory can be wanting */
     }
-    lk_status status = lk_write_file(context, path, text, strlen(text));
-    free(text);
+}
+
+lk_status lk_json_save(lk_context *context, const char *path, const json_t *root) {
+    lk_text text;
+    lk_text_init(&text, context);
+    lk_json_print(&text, root, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+    lk_text_append(&text, "\n", 1);
+    lk_status status = lk_text_status(&text);
+    if (status == LK_OK) {
+        status = lk_write_file(context, path, text.data, text.length);
+    }
+    lk_text_free(&text);
     return status;
 }
 

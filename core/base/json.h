@@ -10,6 +10,8 @@
  * all numbers come as reals; lk_json_get_int takes those that are whole. */
 lk_status lk_json_parse(lk_context *context, const char *source, const void *bytes, size_t size, json_t **out);
 lk_status lk_json_load(lk_context *context, const char *path, json_t **out);
+/* Appends JSON text; flags are jansson's. Through our own memory: json_dumps' would need jansson's own free. */
+void lk_json_print(lk_text *text, const json_t *value, size_t flags);
 /* Writes beside the target and renames, indented by two spaces. */
 lk_status lk_json_save(lk_context *context, const char *path, const json_t *root);
 

@@ -2,7 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/json.h"
 #include "core/formats/safetensors.h"
+#include "core/text/utf8.h"
 
 typedef struct item {
     const lk_stored_tensor *tensor;
@@ -70,10 +72,12 @@ static lk_status build_header(lk_context *context, const char *path, const item 
         if (json_object_get(header, name) != NULL) {
             return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "%s: tensor name %s cannot be used twice", path, name);
         }
+        if (lk_utf8_valid_prefix(name, strlen(name)) != strlen(name)) {
+            return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "%s: tensor name %s is not UTF-8", path, name);
+        }
         json_t *entry = describe(items[i].tensor, begin, offset);
-        if (entry == NULL || json_object_set_new(header, name, entry) != 0) {
-            return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "%s: tensor name %s is not UTF-8, or memory is out",
-                           path, name);
+        if (json_object_set_new(header, name, entry) != 0) { /* also where entry is NULL */
+            return lk_out_of_memory(context, 0, "a safetensors header");
         }
     }
     return LK_OK;
@@ -81,23 +85,25 @@ static lk_status build_header(lk_context *context, const char *path, const item 
 
 /* The length and the JSON, padded with spaces so that the data begin at a multiple of 8 bytes. */
 static lk_status write_header(lk_context *context, lk_atomic_file *file, const json_t *header) {
-    char *text = json_dumps(header, JSON_COMPACT);
-    if (text == NULL) {
-        return lk_out_of_memory(context, 0, "a safetensors header");
-    }
-    size_t length = strlen(text), padded = (length + 7) / 8 * 8;
+    lk_text text;
+    lk_text_init(&text, context);
+    lk_json_print(&text, header, JSON_COMPACT);
+    lk_status status = lk_text_status(&text);
+    size_t length = text.length, padded = (length + 7) / 8 * 8;
     uint8_t size[8];
     for (int i = 0; i < 8; i++) {
         size[i] = (uint8_t)((uint64_t)padded >> 8 * i);
     }
-    lk_status status = lk_atomic_file_write(file, size, sizeof size);
     if (status == LK_OK) {
-        status = lk_atomic_file_write(file, text, length);
+        status = lk_atomic_file_write(file, size, sizeof size);
+    }
+    if (status == LK_OK) {
+        status = lk_atomic_file_write(file, text.data, length);
     }
     if (status == LK_OK) {
         status = lk_atomic_file_write(file, "       ", padded - length);
     }
-    free(text);
+    lk_text_free(&text);
     return status;
 }
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/json.h"
 #include "core/text/tokenizer_internal.h"
 
 static const lk_model_kind model_kinds[] = {
@@ -391,15 +392,22 @@ static lk_status load_folder(lk_context *context, const char *folder, lk_tokeniz
 static lk_status load_gguf(lk_context *context, const struct lk_gguf *gguf, lk_tokenizer **out) {
     json_t *tokenizer_json = NULL, *config_json = NULL;
     LK_TRY(lk_tokenizer_json_from_gguf(context, gguf, &tokenizer_json, &config_json));
-    char *json = json_dumps(tokenizer_json, JSON_COMPACT);
-    char *config = json_dumps(config_json, JSON_INDENT(2));
+    lk_text json, config;
+    lk_text_init(&json, context);
+    lk_text_init(&config, context);
+    lk_json_print(&json, tokenizer_json, JSON_COMPACT);
+    lk_json_print(&config, config_json, JSON_INDENT(2));
     json_decref(tokenizer_json);
     json_decref(config_json);
-    lk_status status = json == NULL || config == NULL ? lk_out_of_memory(context, 0, "the tokenizer of a GGUF file")
-                                                      : lk_tokenizer_parse(context, "GGUF metadata", json, strlen(json),
-                                                                           config, strlen(config), out);
-    free(json);
-    free(config);
+    lk_status status = lk_text_status(&json);
+    if (status == LK_OK) {
+        status = lk_text_status(&config);
+    }
+    if (status == LK_OK) {
+        status = lk_tokenizer_parse(context, "GGUF metadata", json.data, json.length, config.data, config.length, out);
+    }
+    lk_text_free(&json);
+    lk_text_free(&config);
     return status;
 }
 

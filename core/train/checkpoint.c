@@ -3,7 +3,6 @@
  * after the tensors it belongs to, whose hash it holds: a checkpoint that was cut short is not taken for whole. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/json.h"
@@ -64,7 +63,7 @@ static lk_status write_tensors(lk_trainer *trainer, const char *path, const char
     return status;
 }
 
-/* What must be the same when the run goes on. JSON has no 64-bit unsigned numbers: seeds are texts. */
+/* What must be the same when the run goes on, or NULL when memory is out. JSON has no 64-bit unsigned numbers: seeds are texts. */
 static json_t *settings_of(const lk_trainer *trainer) {
     const lk_train_options *options = &trainer->options;
     const lk_data_options *data = &trainer->data->options;
@@ -100,7 +99,10 @@ static json_t *settings_of(const lk_trainer *trainer) {
         {"data_tokens", json_integer(info.tokens)},
     };
     for (size_t i = 0; i < LK_COUNT(rows); i++) {
-        json_object_set_new(settings, rows[i].name, rows[i].value);
+        if (json_object_set_new(settings, rows[i].name, rows[i].value) != 0) { /* NULL too: out of memory */
+            json_decref(settings);
+            settings = NULL;
+        }
     }
     return settings;
 }
@@ -181,6 +183,9 @@ lk_status lk_trainer_save_checkpoint(lk_trainer *trainer, const char *folder) {
 
 static lk_status check_settings(lk_trainer *trainer, const char *path, const json_t *saved) {
     json_t *own = settings_of(trainer);
+    if (own == NULL) {
+        return lk_out_of_memory(trainer->context, 0, path);
+    }
     const char *key;
     json_t *value;
     lk_status status = LK_OK;
@@ -189,13 +194,15 @@ static lk_status check_settings(lk_trainer *trainer, const char *path, const jso
         bool same = json_is_number(value) ? json_is_number(found) && json_number_value(value) == json_number_value(found)
                                           : json_equal(value, found) != 0;
         if (!same && status == LK_OK) {
-            char *is = found ? json_dumps(found, JSON_ENCODE_ANY) : NULL;
-            char *wanted = json_dumps(value, JSON_ENCODE_ANY);
+            lk_text is;
+            lk_text_init(&is, trainer->context);
+            lk_json_print(&is, found ? found : json_null(), 0);
+            lk_text_printf(&is, " there and ");
+            lk_json_print(&is, value, 0);
             status = lk_fail(trainer->context, LK_STATUS_INVALID_ARGUMENT,
-                             "%s: \"%s\" is %s there and %s here; a run goes on only with the same settings and data", path,
-                             key, is ? is : "missing", wanted ? wanted : "?");
-            free(is);
-            free(wanted);
+                             "%s: \"%s\" is %s here; a run goes on only with the same settings and data", path, key,
+                             is.data ? is.data : "different");
+            lk_text_free(&is);
         }
     }
     json_decref(own);

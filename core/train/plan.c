@@ -1,5 +1,4 @@
 /* lk_plan and lk_trainer_profile: what a step does, and where its memory and time go. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/json.h"
@@ -48,11 +47,8 @@ static lk_status render(lk_trainer *trainer, bool as_json, char **out) {
     LK_TRY(describe(trainer, &root));
     lk_text_init(&text, trainer->context);
     if (as_json) {
-        char *dumped = json_dumps(root, JSON_INDENT(2));
-        text.failed = dumped == NULL;
-        lk_text_append(&text, dumped ? dumped : "", dumped ? strlen(dumped) : 0);
+        lk_json_print(&text, root, JSON_INDENT(2));
         lk_text_append(&text, "\n", 1);
-        free(dumped);
     } else {
         size_t i;
         json_t *program;

@@ -43,6 +43,19 @@ static lk_status check_options(lk_context *context, const lk_train_options *opti
 
 /* ---- building ---- */
 
+static lk_status add_moment(lk_trainer *trainer, const char *prefix, const lk_variable *value, lk_variable **out) {
+    lk_text name;
+    lk_text_init(&name, trainer->context);
+    lk_text_printf(&name, "%s.%s", prefix, value->name);
+    lk_status status = lk_text_status(&name);
+    if (status == LK_OK) {
+        status = lk_variables_add(trainer->variables, name.data, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, value->rank,
+                                  value->shape, out);
+    }
+    lk_text_free(&name);
+    return status;
+}
+
 static lk_status add_state(lk_trainer *trainer) {
     const int64_t hyper = LK_ADAMW_HYPER_COUNT;
     int32_t count = lk_adapter_num_trained(trainer->adapter);
@@ -52,29 +65,15 @@ static lk_status add_state(lk_trainer *trainer) {
                             &trainer->hyper));
     trainer->first = lk_calloc(trainer->context, (size_t)count + 1, sizeof(lk_variable *));
     trainer->second = lk_calloc(trainer->context, (size_t)count + 1, sizeof(lk_variable *));
-    lk_arena names;
-    lk_arena_init(&names, trainer->context);
-    lk_status status = trainer->first && trainer->second ? LK_OK : LK_STATUS_OUT_OF_MEMORY;
-    for (int32_t i = 0; i < count && status == LK_OK; i++) {
-        const lk_variable *value = lk_adapter_trained_at(trainer->adapter, i)->value;
-        const char *first = lk_arena_printf(&names, "m.%s", value->name);
-        const char *second = lk_arena_printf(&names, "v.%s", value->name);
-        if (first == NULL || second == NULL) {
-            status = LK_STATUS_OUT_OF_MEMORY;
-            break;
-        }
-        LK_TRY_GOTO(lk_variables_add(trainer->variables, first, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, value->rank,
-                                     value->shape, &trainer->first[i]),
-                    done);
-        status = lk_variables_add(trainer->variables, second, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, value->rank,
-                                  value->shape, &trainer->second[i]);
-    }
     if (trainer->first == NULL || trainer->second == NULL) {
-        status = lk_out_of_memory(trainer->context, (size_t)count * sizeof(void *), "the optimizer's state");
+        return lk_out_of_memory(trainer->context, (size_t)count * sizeof(lk_variable *), "the optimizer's state");
     }
-done:
-    lk_arena_free(&names);
-    return status;
+    for (int32_t i = 0; i < count; i++) {
+        const lk_variable *value = lk_adapter_trained_at(trainer->adapter, i)->value;
+        LK_TRY(add_moment(trainer, "m", value, &trainer->first[i]));
+        LK_TRY(add_moment(trainer, "v", value, &trainer->second[i]));
+    }
+    return LK_OK;
 }
 
 static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {

@@ -1,46 +1,12 @@
-/* Memory that runs out, at every place where it can: each allocation of a piece of work fails in turn, once or from
- * then on. The work must end with OUT_OF_MEMORY, give back all it took, and succeed when memory is back. */
+/* Memory that runs out while a graph is built, compiled and run. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "tests/common/fixture.h"
 #include "tests/common/toy_model.h"
 #include "tests/faults/fake_device.h"
-
-typedef struct meter {
-    long calls, live; /* so far; not given back */
-    long fail_at;     /* 1: the first call; 0: none */
-    bool only_once;
-} meter;
-
-static bool fails(meter *self) {
-    self->calls++;
-    return self->fail_at > 0 && (self->only_once ? self->calls == self->fail_at : self->calls >= self->fail_at);
-}
-
-static void *allocate(void *user, size_t size) {
-    meter *self = user;
-    void *pointer = fails(self) ? NULL : malloc(size);
-    self->live += pointer != NULL;
-    return pointer;
-}
-
-static void *reallocate(void *user, void *pointer, size_t size) {
-    meter *self = user;
-    if (fails(self)) {
-        return NULL;
-    }
-    self->live += pointer == NULL;
-    return realloc(pointer, size);
-}
-
-static void release(void *user, void *pointer) {
-    meter *self = user;
-    self->live -= pointer != NULL;
-    free(pointer);
-}
+#include "tests/faults/meter.h"
 
 /* ---- the work ---- */
 
@@ -148,38 +114,9 @@ static lk_status on_two_devices(lk_context *context) {
 
 static lk_status (*const works[])(lk_context *context) = {on_the_reference, on_two_devices};
 
-/* ---- the failures ---- */
-
-static lk_status work_with(meter *self, lk_status (*work)(lk_context *)) {
-    lk_allocator allocator = {allocate, reallocate, release, self};
-    lk_context_options options;
-    lk_context_options_init(&options);
-    options.allocator = &allocator;
-    lk_context *context;
-    lk_status status = lk_context_create(&options, &context);
-    if (status != LK_OK) {
-        ck_assert_ptr_null(context);
-        return status;
-    }
-    status = work(context);
-    ck_assert_msg(status == LK_OK || strstr(lk_error_message(context), "out of memory") != NULL, "allocation %ld: %s",
-                  self->fail_at, lk_error_message(context));
-    lk_context_destroy(context);
-    return status;
-}
-
 START_TEST(test_every_allocation) {
-    meter all = {0};
-    ck_assert_int_eq(work_with(&all, works[_i / 2]), LK_OK);
-    ck_assert_int_eq(all.live, 0);
-    for (long n = 1; n <= all.calls + 1; n++) {
-        meter one = {.fail_at = n, .only_once = _i % 2 == 0};
-        lk_status status = work_with(&one, works[_i / 2]);
-        ck_assert_msg(status == (n <= all.calls ? LK_STATUS_OUT_OF_MEMORY : LK_OK), "allocation %ld of %ld: %s", n,
-                      all.calls, lk_status_name(status));
-        ck_assert_msg(one.live == 0, "allocation %ld of %ld: %ld are left", n, all.calls, one.live);
-    }
-    printf("%s: %ld allocations\n", _i / 2 ? "two devices" : "the reference", all.calls);
+    long calls = meter_fail_every_allocation(works[_i / 2], _i % 2 == 0, 1);
+    printf("%s: %ld allocations\n", _i / 2 ? "two devices" : "the reference", calls);
 }
 END_TEST
 
