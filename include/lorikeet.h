@@ -186,6 +186,8 @@ typedef struct lk_adapter_options {
                                  * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end */
     uint64_t seed;              /* of the initial A (Kaiming-uniform as PEFT); B is zero */
     bool use_rslora;            /* lora, dora, lora-fa: scale by alpha / sqrt(r), default false */
+    bool save_projection;       /* vera: keep the frozen pair in the file (else PEFT and we draw it again from the seed);
+                                 * default false */
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The methods of this build, NULL-terminated. */

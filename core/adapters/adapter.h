@@ -24,7 +24,8 @@ typedef struct lk_adapter_tensor {
 typedef struct lk_adapter_site {
     const lk_linear_site *site;
     int32_t rank;
-    float scale; /* of the update */
+    float scale;   /* of the update */
+    bool on_input; /* IA3: the layer's input is scaled, not its output */
     lk_adapter_tensor *tensors[LK_MAX_SITE_TENSORS];
     int32_t num_tensors;
     lk_variable *constants[LK_MAX_SITE_CONSTANTS]; /* what the method computes once (lk_adapter_add_constant) */

@@ -23,7 +23,8 @@ import numpy as np
 import peft
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
+from peft.optimizers import create_lorafa_optimizer, lorafa
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
@@ -145,7 +146,10 @@ DEFAULTS = {
     "masked": False,
     "nonzero_b": True,
     "merged": False,
+    "config": LoraConfig,
+    "method": "peft",
 }
+NOT_SETTINGS = ("merged", "nonzero_b", "config", "method")
 RUNS = {
     "stories260k-lora-qv": {
         "model": "stories260k",
@@ -213,6 +217,35 @@ RUNS = {
             "use_rslora": True,
         },
         "steps": 12,
+    },
+    "qwen2-lora-fa": {
+        "model": "tiny-qwen2",
+        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "up_proj"]},
+        "method": "lora-fa",
+        "steps": 12,
+    },
+    "qwen2-vera": {
+        "model": "tiny-qwen2",
+        "config": VeraConfig,
+        "adapter": {"r": 16, "target_modules": ALL_LINEAR, "projection_prng_key": 4711, "save_projection": False},
+        "lr": 1e-2,
+        "steps": 12,
+        "merged": True,
+    },
+    "llama-linear-vera-projection": {
+        "model": "tiny-llama-linear",
+        "config": VeraConfig,
+        "adapter": {"r": 6, "target_modules": ["q_proj", "down_proj"], "d_initial": 0.5},
+        "lr": 1e-2,
+        "steps": 8,
+    },
+    "qwen2-ia3": {
+        "model": "tiny-qwen2",
+        "config": IA3Config,
+        "adapter": {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
+        "lr": 1e-2,
+        "steps": 12,
+        "merged": True,
     },
     "stories260k-accumulate-clip-cosine": {
         "model": "stories260k",
@@ -320,6 +353,8 @@ def initialise(model, run, random):
             value = random.standard_normal(tuple(parameter.shape)) * (0.08 if run["nonzero_b"] else 0)
         elif "lora_magnitude" in key:
             value = parameter.detach().numpy() * (1 + 0.1 * random.standard_normal(tuple(parameter.shape)))
+        elif "vera_lambda" in key or "ia3_l" in key:
+            value = parameter.detach().numpy() + 0.2 * random.standard_normal(tuple(parameter.shape))
         else:
             continue
         with torch.no_grad():
@@ -337,9 +372,13 @@ def save_adapter(model, run, folder):
     state = {k: v.detach().numpy().copy() for k, v in get_peft_model_state_dict(model).items()}
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"].to_dict()
-    config["target_modules"] = run["adapter"]["target_modules"]
     config["base_model_name_or_path"] = run["model"]
+    for key in ("target_modules", "feedforward_modules"):
+        if key in config:
+            config[key] = run["adapter"][key]
     config["inference_mode"] = True
+    if run["method"] != "peft":  # ours: PEFT keeps in its file no trace of how an adapter was trained
+        config["lorikeet_method"] = run["method"]
     # Values that are enums of PEFT are saved by their text.
     text = json.dumps(config, indent=2, sort_keys=True, default=lambda value: getattr(value, "value", str(value)))
     (folder / "adapter_config.json").write_text(text + "\n")
@@ -366,6 +405,20 @@ def backward(model, micro_batches):
     return total, targets, logits
 
 
+def make_optimizer(model, run):
+    if run["method"] == "lora-fa":  # freezes A
+        lorafa.is_bf16_available = lambda: False  # the projection in fp32
+        adapter = run["adapter"]
+        optimizer = create_lorafa_optimizer(model, adapter["r"], adapter["lora_alpha"], run["lr"])
+        for group in optimizer.param_groups:
+            group["eps"] = run["eps"]
+        return optimizer
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        parameters, lr=run["lr"], betas=run["betas"], eps=run["eps"], weight_decay=run["weight_decay"]
+    )
+
+
 def make_run(name, models, folder):
     run = DEFAULTS | RUNS[name]
     folder.mkdir(parents=True, exist_ok=True)
@@ -377,15 +430,13 @@ def make_run(name, models, folder):
 
     base = AutoModelForCausalLM.from_pretrained(models / run["model"], dtype=torch.float32, attn_implementation="eager")
     base.config.use_cache = False
-    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **run["adapter"]))
+    model = get_peft_model(base, run["config"](task_type="CAUSAL_LM", **run["adapter"]))
     model.train()
     initialise(model, run, generator(name + " adapter"))
     save_adapter(model, run, folder / "init_adapter")
 
+    optimizer = make_optimizer(model, run)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=run["lr"], betas=run["betas"], eps=run["eps"], weight_decay=run["weight_decay"]
-    )
     if run["schedule"] == "cosine":
         schedule = transformers.get_cosine_schedule_with_warmup(optimizer, run["warmup_steps"], run["steps"])
     else:
@@ -415,7 +466,7 @@ def make_run(name, models, folder):
     result = {
         "model": run["model"],
         "trainable": sum(p.numel() for p in parameters),
-        "settings": {k: run[k] for k in DEFAULTS if k not in ("merged", "nonzero_b")} | {"dropout": 0.0},
+        "settings": {k: run[k] for k in DEFAULTS if k not in NOT_SETTINGS} | {"dropout": 0.0},
         "loss": "mean over the unmasked shifted targets of all micro-batches of an optimizer step",
         "losses": losses,
         "targets": targets,

@@ -1,0 +1,188 @@
+/* A command list is a list of kernels with their arguments set once; a run enqueues them in order. */
+#include <string.h>
+
+#include "backends/opencl/opencl.h"
+
+typedef struct call {
+    cl_kernel kernel;
+    size_t global[2], local[2];
+    int32_t command;
+    cl_event event; /* while it is timed */
+} call;
+
+struct lk_commands {
+    const lk_command *commands;
+    int32_t num_commands;
+    call *calls;
+    int32_t num_calls;
+};
+
+static cl_int set_arguments(const lk_cl_api *api, cl_kernel kernel, const lk_launch *launch) {
+    cl_uint index = 0;
+    cl_int error = CL_SUCCESS;
+    for (int32_t i = 0; i < launch->num_buffers && error == CL_SUCCESS; i++) {
+        cl_ulong offset = launch->buffers[i].offset;
+        cl_mem memory = launch->buffers[i].buffer != NULL ? launch->buffers[i].buffer->memory : NULL;
+        error = api->clSetKernelArg(kernel, index++, sizeof memory, &memory);
+        if (error == CL_SUCCESS) {
+            error = api->clSetKernelArg(kernel, index++, sizeof offset, &offset);
+        }
+    }
+    for (int32_t i = 0; i < launch->num_parameters && error == CL_SUCCESS; i++) {
+        error = api->clSetKernelArg(kernel, index++, sizeof launch->parameters[i], &launch->parameters[i]);
+    }
+    cl_int last = 0;
+    return error == CL_SUCCESS ? api->clSetKernelArg(kernel, index, sizeof last, &last) : error;
+}
+
+static lk_status make_call(lk_cl_device *self, const lk_launch *launch, int32_t command, call *out) {
+    cl_program program;
+    cl_int error;
+    LK_TRY(lk_cl_program_get(self, launch, &program));
+    out->kernel = self->api->clCreateKernel(program, launch->entry, &error);
+    if (error != CL_SUCCESS) {
+        out->kernel = NULL;
+        return lk_cl_fail(self, error, launch->entry);
+    }
+    error = set_arguments(self->api, out->kernel, launch);
+    if (error != CL_SUCCESS) {
+        return lk_cl_fail(self, error, launch->entry);
+    }
+    size_t group = (size_t)launch->constants[0].value;
+    out->local[0] = group;
+    out->local[1] = 1;
+    out->global[0] = (size_t)launch->groups[0] * group;
+    out->global[1] = (size_t)launch->groups[1];
+    out->command = command;
+    return LK_OK;
+}
+
+static lk_status make_calls(lk_cl_device *self, lk_commands *list, lk_recorder *recorder, const int32_t *owners) {
+    if (recorder->count == 0) {
+        return LK_OK;
+    }
+    list->calls = lk_calloc(self->device.context, (size_t)recorder->count, sizeof *list->calls);
+    if (list->calls == NULL) {
+        return lk_out_of_memory(self->device.context, (size_t)recorder->count * sizeof *list->calls, "a command list");
+    }
+    for (int32_t i = 0; i < recorder->count; i++) {
+        list->num_calls = i + 1;
+        lk_status status = make_call(self, &recorder->launches[i], owners[i], &list->calls[i]);
+        if (status != LK_OK) {
+            const lk_node *node = list->commands[owners[i]].node;
+            return lk_fail_within(self->device.context, status, "%s at %s", lk_op_name(node->op), node->scope);
+        }
+    }
+    return LK_OK;
+}
+
+/* Which command each launch belongs to. */
+static lk_status record(lk_recorder *recorder, const lk_command *commands, int count, int32_t **owners) {
+    int32_t capacity = 0;
+    for (int i = 0; i < count; i++) {
+        int32_t first = recorder->count;
+        ((lk_record_function)commands[i].kernel->run)(recorder, &commands[i]);
+        LK_TRY(recorder->status);
+        if (recorder->count > capacity) {
+            capacity = recorder->count * 2;
+            int32_t *grown = lk_realloc(recorder->context, *owners, (size_t)capacity, sizeof **owners);
+            if (grown == NULL) {
+                return lk_out_of_memory(recorder->context, (size_t)capacity * sizeof **owners, "a command list");
+            }
+            *owners = grown;
+        }
+        for (int32_t j = first; j < recorder->count; j++) {
+            (*owners)[j] = i;
+        }
+    }
+    return LK_OK;
+}
+
+lk_status lk_opencl_compile(lk_device *device, const lk_command *commands, int count, lk_commands **out) {
+    lk_cl_device *self = (lk_cl_device *)device;
+    *out = NULL;
+    lk_commands *list = lk_calloc(device->context, 1, sizeof *list);
+    if (list == NULL) {
+        return lk_out_of_memory(device->context, sizeof *list, "a command list");
+    }
+    list->commands = commands;
+    list->num_commands = count;
+    lk_recorder recorder;
+    lk_recorder_init(&recorder, device->context, &device->caps);
+    int32_t *owners = NULL;
+    lk_status status = record(&recorder, commands, count, &owners);
+    if (status == LK_OK) {
+        status = make_calls(self, list, &recorder, owners);
+    }
+    lk_free(device->context, owners);
+    lk_recorder_free(&recorder);
+    if (status != LK_OK) {
+        lk_opencl_release(device, list);
+        return status;
+    }
+    *out = list;
+    return LK_OK;
+}
+
+void lk_opencl_release(lk_device *device, lk_commands *commands) {
+    if (commands == NULL) {
+        return;
+    }
+    for (int32_t i = 0; i < commands->num_calls; i++) {
+        if (commands->calls[i].kernel != NULL) {
+            ((lk_cl_device *)device)->api->clReleaseKernel(commands->calls[i].kernel);
+        }
+    }
+    lk_free(device->context, commands->calls);
+    lk_free(device->context, commands);
+}
+
+static lk_status run_failed(lk_cl_device *self, const lk_commands *commands, const call *failed, cl_int error) {
+    const lk_node *node = commands->commands[failed->command].node;
+    lk_status status = lk_cl_fail(self, error, "running a kernel");
+    return lk_fail_within(self->device.context, status, "%s at %s", lk_op_name(node->op), node->scope);
+}
+
+lk_status lk_opencl_run(lk_device *device, lk_commands *commands, double *seconds) {
+    lk_cl_device *self = (lk_cl_device *)device;
+    cl_command_queue queue = seconds != NULL ? self->timed_queue : self->queue;
+    self->pending = NULL;
+    for (int32_t i = 0; i < commands->num_calls; i++) {
+        call *c = &commands->calls[i];
+        cl_int error = self->api->clEnqueueNDRangeKernel(queue, c->kernel, 2, NULL, c->global, c->local, 0, NULL,
+                                                         seconds != NULL ? &c->event : NULL);
+        if (error != CL_SUCCESS) {
+            self->api->clFinish(queue);
+            return run_failed(self, commands, c, error);
+        }
+    }
+    if (seconds != NULL) {
+        memset(seconds, 0, (size_t)commands->num_commands * sizeof *seconds);
+        self->pending = commands;
+        self->seconds = seconds;
+    }
+    cl_int error = self->api->clFlush(queue);
+    return error == CL_SUCCESS ? LK_OK : lk_cl_fail(self, error, "clFlush");
+}
+
+static void take_times(lk_cl_device *self) {
+    for (int32_t i = 0; i < self->pending->num_calls; i++) {
+        call *c = &self->pending->calls[i];
+        cl_ulong start = 0, end = 0;
+        self->api->clGetEventProfilingInfo(c->event, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL);
+        self->api->clGetEventProfilingInfo(c->event, CL_PROFILING_COMMAND_END, sizeof end, &end, NULL);
+        self->seconds[c->command] += (double)(end - start) * 1e-9;
+        self->api->clReleaseEvent(c->event);
+        c->event = NULL;
+    }
+    self->pending = NULL;
+}
+
+lk_status lk_opencl_wait(lk_device *device) {
+    lk_cl_device *self = (lk_cl_device *)device;
+    cl_int error = self->api->clFinish(self->pending != NULL ? self->timed_queue : self->queue);
+    if (self->pending != NULL) {
+        take_times(self);
+    }
+    return error == CL_SUCCESS ? LK_OK : lk_cl_fail(self, error, "waiting for the device");
+}

@@ -1,0 +1,57 @@
+/* The functions that the rows of kernels.def name. */
+#ifndef LK_BACKENDS_SHADERS_ROWS_H
+#define LK_BACKENDS_SHADERS_ROWS_H
+
+#include "backends/shaders/launch.h"
+
+/* ---- what most rows share (rows.c) ---- */
+
+int64_t lk_count_of(const lk_tensor *tensor); /* elements; 0 for NULL */
+/* Lanes in a group: for elements that do not meet, and for a group that works on one row. */
+int32_t lk_lanes_for_elements(const lk_device_caps *caps);
+int32_t lk_lanes_for_row(const lk_device_caps *caps);
+/* Sums that one lane of a row keeps side by side (the kernels' LANES). */
+int32_t lk_row_vector(const lk_device_caps *caps);
+/* Floats in a vector register of a processor that OpenCL or Vulkan runs on: 16, 8 or 4; 1 on GPUs. */
+int32_t lk_vector_width(const lk_device_caps *caps);
+/* Begins a launch over `count` elements, `count` being the kernel's first parameter after the buffers. */
+lk_launch *lk_launch_elements(lk_recorder *recorder, const char *entry);
+void lk_launch_cover(lk_launch *launch, const lk_recorder *recorder, int64_t count);
+
+/* Every float tensor is f32, every integer one i32, and indices fit 32 bits. */
+bool lk_supports_f32(const lk_device_caps *caps, const lk_node *node, lk_refusal *why);
+/* The same, but 16-bit floats may stand for input `index`. */
+bool lk_supports_f32_but(const lk_node *node, int index, lk_refusal *why);
+/* Time by arithmetic or bytes, whichever takes longer, and one launch; `efficiency` of the peak. */
+double lk_cost(const lk_device_caps *caps, const lk_node *node, double efficiency);
+double lk_cost_memory(const lk_device_caps *caps, const lk_node *node);
+
+/* y = x mask / (1 - probability): DROPOUT, also as a part of other ops. */
+void lk_record_mask(lk_recorder *recorder, const lk_binding *x, const lk_binding *rng, const lk_binding *y,
+                    int64_t count, float probability, uint32_t stream);
+
+/* ---- products ---- */
+
+/* y[M,N] = alpha op(a) op(b) + c + bias. Element (i, k) of op(a) is a[i a_row + k a_inner], (k, j) of op(b) is
+ * b[k b_inner + j b_column]; y, c are dense. */
+typedef struct lk_product {
+    int64_t M, N, K;
+    lk_binding a, b, c, bias, y, scratch;
+    int64_t a_row, a_inner, b_inner, b_column;
+    lk_dtype b_type;
+    float alpha;
+} lk_product;
+/* Which kernel makes it: chosen by the device's kind alone. */
+void lk_record_product(lk_recorder *recorder, const lk_product *product);
+double lk_product_cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k);
+size_t lk_product_scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k);
+
+#define LK_SHADER_KERNEL(name, OP, supports_function, cost_function, scratch_function, in_place, record) \
+    bool supports_function(const lk_device_caps *caps, const lk_node *node, lk_refusal *why);            \
+    double cost_function(const lk_device_caps *caps, const lk_node *node);                               \
+    size_t scratch_function(const lk_device_caps *caps, const lk_node *node);                            \
+    void record(lk_recorder *recorder, const lk_command *command);
+#include "backends/shaders/kernels.def"
+#undef LK_SHADER_KERNEL
+
+#endif

@@ -1,0 +1,12 @@
+# cmake -DOUTPUT=file.c -DFILES=a;b -P embed_shaders.cmake: the files as byte arrays, and a table of them by name.
+set(arrays "")
+set(table "")
+foreach(file IN LISTS FILES)
+  get_filename_component(name ${file} NAME)
+  string(MAKE_C_IDENTIFIER ${name} identifier)
+  file(READ ${file} bytes HEX)
+  string(REGEX REPLACE "(..)" "0x\\1," bytes "${bytes}")
+  string(APPEND arrays "static const unsigned char ${identifier}[] = {${bytes}0};\n")
+  string(APPEND table "    {\"${name}\", (const char *)${identifier}, sizeof ${identifier} - 1},\n")
+endforeach()
+file(WRITE ${OUTPUT} "#include \"backends/shaders/launch.h\"\n\n${arrays}\nconst lk_shader_text lk_shader_texts[] = {\n${table}    {NULL, NULL, 0}};\n")
