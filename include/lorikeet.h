@@ -129,10 +129,18 @@ LK_API const char *lk_session_reason(const lk_session *session);
  * Models
  * ================================================================================================================ */
 
+typedef enum lk_task {
+    LK_TASK_CAUSAL_LM, /* predict the next token */
+    LK_TASK_CLASSIFY   /* one class per sequence, by a head on top of the model */
+} lk_task;
+
 typedef struct lk_model_options {
     size_t struct_size;
-    lk_dtype dtype;   /* of the weights in memory: LK_DTYPE_F32 */
-    bool plan_only;   /* describe the weights without loading them: for lk_plan */
+    lk_dtype dtype;     /* of the weights in memory: LK_DTYPE_F32 */
+    bool plan_only;     /* describe the weights without loading them: for lk_plan */
+    lk_task task;       /* default LK_TASK_CAUSAL_LM */
+    int64_t num_labels; /* LK_TASK_CLASSIFY: classes; 0: as many as config.json says, or 2 */
+    uint64_t seed;      /* of a classification head that the files lack or have for another number of classes */
 } lk_model_options;
 LK_API void lk_model_options_init(lk_model_options *options);
 
@@ -149,6 +157,8 @@ typedef struct lk_model_info {
     int64_t hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size;
     int64_t vocab_size, max_position_embeddings;
     bool has_tokenizer;
+    lk_task task;
+    int64_t num_labels;   /* 0 unless classifying */
 } lk_model_info;
 LK_API void lk_model_get_info(const lk_model *model, lk_model_info *info);
 
@@ -182,6 +192,8 @@ typedef struct lk_adapter_options {
     int32_t rank;               /* r, default 8 */
     double alpha;               /* lora_alpha, default 16; the update is scaled by alpha / r (rslora: alpha / sqrt(r)) */
     double dropout;             /* on the adapter's input, default 0 */
+    const char *modules_to_save; /* layers trained and stored in full, by name; NULL: none, or when classifying
+                                  * "classifier,score", which is the head */
     const char *target_modules; /* "all-linear" (every linear layer but the output head; default), names separated by
                                  * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end */
     uint64_t seed;              /* of the initial A (Kaiming-uniform as PEFT); B is zero */
@@ -313,6 +325,11 @@ typedef struct lk_eval_report {
     double perplexity;
     int64_t targets, tokens, sequences;
     double seconds;
+    /* of a model that classifies; otherwise 0 */
+    int64_t num_labels;
+    double accuracy;
+    double f1;       /* with two classes that of class 1, otherwise macro_f1 */
+    double macro_f1; /* the mean over the classes */
 } lk_eval_report;
 
 /* One pass over the data in order. adapter may be NULL: the base alone. */
@@ -322,7 +339,11 @@ LK_API void lk_evaluator_destroy(lk_evaluator *evaluator);
 LK_API lk_status lk_evaluator_run(lk_evaluator *evaluator, lk_progress_function progress, void *user,
                                   lk_eval_report *report);
 
-/* Logits of every position of one sequence of ids, fp32 [count, vocab_size], for tests and tools. */
+/* After a run of a model that classifies: counts[class * num_labels + prediction]. */
+LK_API lk_status lk_evaluator_get_confusion(const lk_evaluator *evaluator, int64_t *counts);
+
+/* Logits of every position of one sequence of ids, fp32 [count, vocab_size] (of the classes, [num_labels], from a model
+ * that classifies), for tests and tools. */
 LK_API lk_status lk_logits(lk_model *model, lk_adapter *adapter, const int32_t *ids, size_t count, float *logits);
 
 typedef struct lk_generate_options {

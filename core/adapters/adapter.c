@@ -63,10 +63,10 @@ lk_adapter_tensor *lk_adapter_trained_at(const lk_adapter *adapter, int32_t inde
 
 lk_tensor *lk_adapter_project(const lk_adapter *adapter, int32_t index, lk_graph *graph, lk_tensor *gradient) {
     const lk_adapter_tensor *tensor = adapter->trained[index];
-    if (adapter->method->project == NULL || tensor->site == NULL) {
+    if (tensor->site == NULL || tensor->site->method->project == NULL) {
         return gradient;
     }
-    return adapter->method->project(graph, tensor->site, tensor->index, gradient);
+    return tensor->site->method->project(graph, tensor->site, tensor->index, gradient);
 }
 
 /* Makes room in both lists. */
@@ -94,7 +94,7 @@ static lk_status keep_tensor(lk_adapter *adapter, lk_adapter_tensor *tensor) {
 static lk_status name_tensor(lk_adapter *adapter, lk_adapter_tensor *tensor) {
     lk_text name;
     lk_text_init(&name, adapter->context);
-    lk_peft_name(&name, tensor->module, tensor->kind, "");
+    lk_peft_name(&name, tensor->module, tensor->kind, tensor->parameter);
     lk_status status = lk_text_status(&name);
     tensor->name = status == LK_OK ? lk_arena_printf(&adapter->arena, "%s", name.data) : NULL;
     lk_text_free(&name);
@@ -111,6 +111,7 @@ lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, cons
     }
     *tensor = (lk_adapter_tensor){.module = site ? site->site->path : "",
                                   .kind = spec->kind,
+                                  .parameter = spec->parameter ? spec->parameter : "",
                                   .stored_rank = rank,
                                   .stored_shape = {shape[0], shape[1]},
                                   .site = site,
@@ -178,6 +179,15 @@ lk_status lk_adapter_targets(const lk_adapter *adapter, const lk_linear_site *si
     return lk_peft_targets_module(&adapter->config, site->path, !site->is_head, out);
 }
 
+static lk_status add_site_of(lk_adapter *adapter, const lk_linear_site *linear, const lk_adapter_method *method,
+                             const lk_peft_scaling *scaling) {
+    lk_adapter_site *site = &adapter->sites[adapter->num_sites];
+    *site = (lk_adapter_site){
+        .site = linear, .method = method, .rank = (int32_t)scaling->rank, .scale = (float)scaling->scale};
+    adapter->site_of[linear->index] = adapter->num_sites++;
+    return method->declare(adapter, site);
+}
+
 static lk_status add_site(lk_adapter *adapter, const lk_linear_site *linear) {
     lk_peft_scaling scaling;
     LK_TRY(lk_peft_scaling_of(&adapter->config, linear->path, &scaling));
@@ -187,10 +197,7 @@ static lk_status add_site(lk_adapter *adapter, const lk_linear_site *linear) {
                        "rank %lld at %s: expected 1 to %lld, the smaller side of its weight", (long long)scaling.rank,
                        linear->path, (long long)LK_MIN(linear->in, linear->out));
     }
-    lk_adapter_site *site = &adapter->sites[adapter->num_sites];
-    *site = (lk_adapter_site){.site = linear, .rank = (int32_t)scaling.rank, .scale = (float)scaling.scale};
-    adapter->site_of[linear->index] = adapter->num_sites++;
-    return adapter->method->declare(adapter, site);
+    return add_site_of(adapter, linear, adapter->method, &scaling);
 }
 
 static lk_status no_match(lk_adapter *adapter, const char *name) {
@@ -237,21 +244,26 @@ lk_status lk_adapter_declare(lk_adapter *adapter) {
     if (adapter->method->share != NULL) {
         LK_TRY(adapter->method->share(adapter));
     }
+    int32_t adapted = 0;
     for (int32_t i = 0; i < model->num_sites; i++) {
+        const lk_linear_site *linear = &model->sites[i];
         bool targeted;
         adapter->site_of[i] = -1;
-        LK_TRY(lk_adapter_targets(adapter, &model->sites[i], &targeted));
-        if (targeted) {
-            LK_TRY(add_site(adapter, &model->sites[i]));
+        LK_TRY(lk_adapter_targets(adapter, linear, &targeted));
+        if (lk_peft_saves_module(&adapter->config, linear->path)) {
+            LK_TRY(add_site_of(adapter, linear, &lk_adapter_method_saved, &(lk_peft_scaling){0}));
+        } else if (targeted) {
+            LK_TRY(add_site(adapter, linear));
+            adapted++;
         }
     }
-    return adapter->num_sites > 0 ? LK_OK : no_match(adapter, "any of the targets");
+    return adapted > 0 ? LK_OK : no_match(adapter, "any of the targets");
 }
 
 lk_status lk_adapter_finish(lk_adapter *adapter) {
-    bool wanted = adapter->method->finish != NULL;
-    for (int32_t i = 0; i < adapter->num_sites && wanted; i++) {
-        LK_TRY(adapter->method->finish(adapter, &adapter->sites[i]));
+    for (int32_t i = 0; i < adapter->num_sites; i++) {
+        lk_adapter_site *site = &adapter->sites[i];
+        LK_TRY(site->method->finish != NULL ? site->method->finish(adapter, site) : LK_OK);
     }
     return LK_OK;
 }
@@ -302,7 +314,13 @@ static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) 
     config->lora_alpha = options->alpha;
     config->lora_dropout = options->dropout;
     LK_TRY(lk_peft_config_set_targets(config, options->target_modules));
-    LK_TRY(lk_peft_config_set_text(config, &config->task_type, "CAUSAL_LM"));
+    bool classify = adapter->model->task == LK_TASK_CLASSIFY;
+    const char *saved = options->modules_to_save == NULL && classify ? "classifier,score" : options->modules_to_save;
+    LK_TRY(lk_peft_config_set_saved(config, saved));
+    LK_TRY(lk_peft_config_set_text(config, &config->task_type, classify ? "SEQ_CLS" : "CAUSAL_LM"));
+    for (int32_t i = 0; i < adapter->model->num_sites; i++) {
+        config->fan_in_fan_out = config->fan_in_fan_out || adapter->model->sites[i].is_transposed;
+    }
     LK_TRY(lk_peft_config_set_text(config, &config->base_model_name_or_path,
                                    lk_pretrained_path(adapter->model->pretrained)));
     LK_TRY(check_names(adapter));

@@ -14,6 +14,7 @@ typedef struct lk_adapter_tensor {
     const char *name;      /* in a PEFT file: "base_model.model.<path>.lora_A.weight" */
     const char *module;    /* <path>; "" where all modules share it */
     lk_peft_kind kind;
+    const char *parameter; /* "weight" or "bias" of LK_PEFT_KIND_SAVED, otherwise "" */
     int32_t stored_rank; /* its shape in the file: the same elements, but a vector may be stored as a matrix */
     int64_t stored_shape[2];
     const struct lk_adapter_site *site; /* NULL: shared */
@@ -23,6 +24,7 @@ typedef struct lk_adapter_tensor {
 /* A linear layer that the adapter changes. */
 typedef struct lk_adapter_site {
     const lk_linear_site *site;
+    const struct lk_adapter_method *method; /* the adapter's, or lk_adapter_method_saved */
     int32_t rank;
     float scale;   /* of the update */
     bool on_input; /* IA3: the layer's input is scaled, not its output */
@@ -81,6 +83,9 @@ struct lk_adapter {
     void *shared; /* a method's own, from the arena */
 };
 
+/* Of the layers that modules_to_save names: trained in full, whatever the adapter's own method. */
+extern const lk_adapter_method lk_adapter_method_saved;
+
 const lk_adapter_method *lk_adapter_method_find(const char *name);
 const lk_adapter_site *lk_adapter_site_of(const lk_adapter *adapter, const lk_linear_site *site); /* or NULL */
 /* Whether a layer of the model is adapted. */
@@ -93,6 +98,7 @@ typedef struct lk_adapter_tensor_spec {
     int64_t rows, columns; /* columns 0: a vector */
     bool frozen;
     const float *values; /* NULL: zeros; not used when the adapter is read from files */
+    const char *parameter; /* of LK_PEFT_KIND_SAVED: "weight" or "bias" */
 } lk_adapter_tensor_spec;
 /* Adds a tensor of the site; site NULL: one that all share. `out` may be NULL. */
 lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, const lk_adapter_tensor_spec *spec,

@@ -6,7 +6,7 @@
 static lk_status read_tensor(lk_adapter *adapter, const lk_peft_adapter *files, const char *folder,
                              const lk_adapter_tensor *tensor) {
     lk_context *context = adapter->context;
-    const lk_peft_tensor *stored = lk_peft_lookup(files, tensor->module, tensor->kind, "");
+    const lk_peft_tensor *stored = lk_peft_lookup(files, tensor->module, tensor->kind, tensor->parameter);
     if (stored == NULL) {
         return lk_fail(context, LK_STATUS_NOT_FOUND, "%s: adapter_model.safetensors lacks %s", folder, tensor->name);
     }
@@ -25,7 +25,8 @@ static lk_status read_tensor(lk_adapter *adapter, const lk_peft_adapter *files, 
 static bool is_used(const lk_adapter *adapter, const lk_peft_tensor *stored) {
     for (int32_t i = 0; i < adapter->num_tensors; i++) {
         const lk_adapter_tensor *tensor = adapter->tensors[i];
-        if (tensor->kind == stored->kind && strcmp(tensor->module, stored->module) == 0) {
+        if (tensor->kind == stored->kind && strcmp(tensor->module, stored->module) == 0 &&
+            strcmp(tensor->parameter, stored->parameter) == 0) {
             return true;
         }
     }

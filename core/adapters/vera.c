@@ -56,8 +56,16 @@ static lk_status share(lk_adapter *adapter) {
         return LK_OK;
     }
     lk_adapter_tensor_spec specs[] = {
-        {LK_PEFT_KIND_VERA_A, pair->rank, pair->in, true, pair->values[A]},
-        {LK_PEFT_KIND_VERA_B, pair->out, pair->rank, true, pair->values[B]},
+        {.kind = LK_PEFT_KIND_VERA_A,
+         .rows = pair->rank,
+         .columns = pair->in,
+         .frozen = true,
+         .values = pair->values[A]},
+        {.kind = LK_PEFT_KIND_VERA_B,
+         .rows = pair->out,
+         .columns = pair->rank,
+         .frozen = true,
+         .values = pair->values[B]},
     };
     LK_TRY(lk_adapter_add_tensor(adapter, NULL, &specs[A], &pair->tensors[A]));
     return lk_adapter_add_tensor(adapter, NULL, &specs[B], &pair->tensors[B]);

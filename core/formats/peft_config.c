@@ -56,22 +56,40 @@ lk_status lk_peft_config_set_text(lk_peft_config *config, char **field, const ch
     return LK_OK;
 }
 
-lk_status lk_peft_config_set_targets(lk_peft_config *config, const char *targets) {
-    json_t *value = strcmp(targets, "all-linear") == 0 ? json_string(targets) : json_array();
-    while (json_is_array(value) && *targets != '\0') {
-        size_t length = strcspn(targets, ",");
-        if (length == 0 || json_array_append_new(value, json_stringn(targets, length)) != 0) {
-            json_decref(value);
-            return lk_fail(config->context, LK_STATUS_INVALID_ARGUMENT, "target modules: \"%s\" is not a list of names",
-                           targets);
+/* An array of the names that commas separate. */
+static lk_status parse_names(lk_context *context, const char *what, const char *names, json_t **out) {
+    *out = json_array();
+    for (const char *at = names; *out != NULL && *at != '\0';) {
+        size_t length = strcspn(at, ",");
+        if (length == 0 || json_array_append_new(*out, json_stringn(at, length)) != 0) {
+            json_decref(*out);
+            *out = NULL;
+            return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "%s: \"%s\" is not a list of names", what, names);
         }
-        targets += length + (targets[length] == ',');
+        at += length + (at[length] == ',');
     }
-    if (value == NULL) {
+    return *out ? LK_OK : lk_out_of_memory(context, 0, "an adapter's configuration");
+}
+
+lk_status lk_peft_config_set_targets(lk_peft_config *config, const char *targets) {
+    json_t *value = NULL;
+    if (strcmp(targets, "all-linear") != 0) {
+        LK_TRY(parse_names(config->context, "target modules", targets, &value));
+    } else if ((value = json_string(targets)) == NULL) {
         return lk_out_of_memory(config->context, 0, "an adapter's configuration");
     }
     json_decref(config->target_modules);
     config->target_modules = value;
+    return LK_OK;
+}
+
+lk_status lk_peft_config_set_saved(lk_peft_config *config, const char *names) {
+    json_t *value = NULL;
+    if (names != NULL && names[0] != '\0') {
+        LK_TRY(parse_names(config->context, "modules to save", names, &value));
+    }
+    json_decref(config->modules_to_save);
+    config->modules_to_save = value;
     return LK_OK;
 }
 

@@ -49,6 +49,9 @@ lk_status lk_peft_config_set_text(lk_peft_config *config, char **field, const ch
 /* "all-linear", or names separated by commas. */
 lk_status lk_peft_config_set_targets(lk_peft_config *config, const char *targets);
 
+/* modules_to_save: names separated by commas; NULL or "": none. */
+lk_status lk_peft_config_set_saved(lk_peft_config *config, const char *names);
+
 /* UNSUPPORTED, naming file, key and value: unknown peft_type, or an enabled option that changes the mathematics and is
  * not known here. On failure *out is zeroed. */
 lk_status lk_peft_config_load(lk_context *context, const char *path, lk_peft_config *out);

@@ -158,4 +158,4 @@ static int64_t cache_width(const lk_model_config *config) {
     return config->num_key_value_heads * config->head_dim;
 }
 
-const lk_model_family lk_model_family_llama = {"llama", accepts, declare, forward_pass, cache_width};
+const lk_model_family lk_model_family_llama = {"llama", accepts, declare, forward_pass, cache_width, NULL};

@@ -21,26 +21,96 @@ void lk_model_options_init(lk_model_options *options) {
 
 /* ---- declaring ---- */
 
-/* A mapped fp32 tensor is used where it lies; everything else is converted into memory of the device. */
-static lk_status load_weight(lk_model *model, const char *name, int rank, const int64_t *shape, lk_variable **out) {
-    const lk_stored_tensor *stored;
-    LK_TRY(lk_pretrained_find(model->pretrained, name, &stored));
-    LK_TRY(lk_stored_tensor_expect_shape(model->context, stored, rank, shape));
+/* How a weight comes to be. */
+typedef enum weight_source {
+    STORED,
+    STORED_TRANSPOSED,
+    NORMAL_IF_MISSING, /* a new head's weight */
+    ZERO_IF_MISSING    /* its bias */
+} weight_source;
+
+/* A mapped fp32 tensor is used where it lies. */
+static bool can_wrap(const lk_model *model, const lk_stored_tensor *stored, weight_source from) {
     bool aligned = (uintptr_t)stored->data % sizeof(float) == 0;
-    if (stored->dtype == model->dtype && aligned && lk_pretrained_permuted_heads(model->pretrained, stored) == 0) {
-        return lk_variables_wrap(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape,
-                                 stored->data, out);
+    return stored->dtype == model->dtype && aligned && from != STORED_TRANSPOSED &&
+           lk_pretrained_permuted_heads(model->pretrained, stored) == 0;
+}
+
+static lk_status read_transposed(lk_model *model, const char *name, const int64_t *shape, float *values) {
+    int64_t out = shape[0], in = shape[1], elements;
+    if (!lk_shape_elements(shape, 2, &elements)) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "%s is too large", name);
+    }
+    float *stored = lk_calloc(model->context, (size_t)elements, sizeof *stored);
+    if (stored == NULL) {
+        return lk_out_of_memory(model->context, (size_t)elements * sizeof *stored, name);
+    }
+    lk_status status = lk_pretrained_read_f32(model->pretrained, name, 2, (const int64_t[]){in, out}, stored);
+    for (int64_t n = 0; n < out && status == LK_OK; n++) {
+        for (int64_t k = 0; k < in; k++) {
+            values[n * in + k] = stored[k * out + n];
+        }
+    }
+    lk_free(model->context, stored);
+    return status;
+}
+
+static void initialise(const lk_model *model, const char *name, weight_source from, int64_t elements, float *values) {
+    uint64_t stream = lk_hash64(name, strlen(name), 0);
+    for (int64_t i = 0; i < elements; i++) {
+        uint32_t words[4];
+        double pair[2];
+        lk_philox4x32(model->seed, stream, (uint64_t)(i / 2), words);
+        lk_normal_pair_from_bits(words[0], words[1], pair);
+        values[i] = from == NORMAL_IF_MISSING ? (float)(0.02 * pair[i % 2]) : 0.0f;
+    }
+}
+
+/* Whether the files have a weight of a head; one for another number of classes than was asked for counts as missing. */
+static bool is_stored(const lk_model *model, const char *name, int rank, const int64_t *shape) {
+    const lk_stored_tensor *stored = lk_pretrained_lookup(model->pretrained, name);
+    bool other = stored != NULL && (stored->rank != rank || stored->shape[0] != shape[0]);
+    return stored != NULL && !(other && model->resizes_head);
+}
+
+static lk_status fill_weight(lk_model *model, const char *name, int rank, const int64_t *shape, weight_source from,
+                             bool stored, void *values) {
+    int64_t elements;
+    if (stored && from == STORED_TRANSPOSED) {
+        return read_transposed(model, name, shape, values);
+    }
+    if (stored) {
+        return lk_pretrained_read(model->pretrained, name, rank, shape, model->dtype, values);
+    }
+    lk_log(model->context, LK_LOG_INFO, "%s: %s is not stored: it is new", lk_pretrained_path(model->pretrained), name);
+    lk_shape_elements(shape, rank, &elements);
+    initialise(model, name, from, elements, values);
+    return LK_OK;
+}
+
+static lk_status load_weight(lk_model *model, const char *name, int rank, const int64_t *shape, weight_source from,
+                             lk_variable **out) {
+    bool stored = from <= STORED_TRANSPOSED || is_stored(model, name, rank, shape);
+    if (stored) {
+        const lk_stored_tensor *tensor;
+        const int64_t turned[] = {shape[1], shape[0]};
+        LK_TRY(lk_pretrained_find(model->pretrained, name, &tensor));
+        LK_TRY(lk_stored_tensor_expect_shape(model->context, tensor, rank, from == STORED_TRANSPOSED ? turned : shape));
+        if (can_wrap(model, tensor, from)) {
+            return lk_variables_wrap(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape,
+                                     tensor->data, out);
+        }
     }
     LK_TRY(lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape, out));
     void *mapped = lk_variable_map(*out);
     if (mapped != NULL) {
-        return lk_pretrained_read(model->pretrained, name, rank, shape, model->dtype, mapped);
+        return fill_weight(model, name, rank, shape, from, stored, mapped);
     }
     void *staging = lk_alloc_aligned(model->context, (*out)->bytes);
     if (staging == NULL) {
         return lk_out_of_memory(model->context, (*out)->bytes, name);
     }
-    lk_status status = lk_pretrained_read(model->pretrained, name, rank, shape, model->dtype, staging);
+    lk_status status = fill_weight(model, name, rank, shape, from, stored, staging);
     if (status == LK_OK) {
         status = lk_variable_upload(*out, staging);
     }
@@ -48,13 +118,14 @@ static lk_status load_weight(lk_model *model, const char *name, int rank, const 
     return status;
 }
 
-lk_status lk_model_weight(lk_model *model, const char *name, int rank, const int64_t *shape, lk_variable **out) {
+static lk_status add_weight(lk_model *model, const char *name, int rank, const int64_t *shape, weight_source from,
+                            lk_variable **out) {
     lk_variable *variable;
     if (model->plan_only) {
         LK_TRY(lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape,
                                 &variable));
     } else {
-        LK_TRY(load_weight(model, name, rank, shape, &variable));
+        LK_TRY(load_weight(model, name, rank, shape, from, &variable));
     }
     int64_t elements;
     lk_shape_elements(shape, rank, &elements);
@@ -63,6 +134,10 @@ lk_status lk_model_weight(lk_model *model, const char *name, int rank, const int
         *out = variable;
     }
     return LK_OK;
+}
+
+lk_status lk_model_weight(lk_model *model, const char *name, int rank, const int64_t *shape, lk_variable **out) {
+    return add_weight(model, name, rank, shape, STORED, out);
 }
 
 static lk_status add_site(lk_model *model, const lk_linear_site *site) {
@@ -86,16 +161,33 @@ static lk_status add_site(lk_model *model, const lk_linear_site *site) {
     return LK_OK;
 }
 
-lk_status lk_model_linear(lk_model *model, const char *path, int64_t in, int64_t out, bool has_bias) {
+/* weight_from and bias_from say where the two come from; has_bias false: there is only a weight. */
+static lk_status add_linear(lk_model *model, lk_linear_site *site, weight_source weight_from, bool has_bias,
+                            weight_source bias_from) {
     char name[256];
-    lk_linear_site site = {.path = path, .in = in, .out = out};
-    snprintf(name, sizeof name, "%s.weight", path);
-    LK_TRY(lk_model_weight(model, name, 2, (const int64_t[]){out, in}, &site.weight));
+    const int64_t shape[] = {site->out, site->in};
+    snprintf(name, sizeof name, "%s.weight", site->path);
+    LK_TRY(add_weight(model, name, 2, shape, weight_from, &site->weight));
     if (has_bias) {
-        snprintf(name, sizeof name, "%s.bias", path);
-        LK_TRY(lk_model_weight(model, name, 1, &out, &site.bias));
+        snprintf(name, sizeof name, "%s.bias", site->path);
+        LK_TRY(add_weight(model, name, 1, &site->out, bias_from, &site->bias));
     }
-    return add_site(model, &site);
+    return add_site(model, site);
+}
+
+lk_status lk_model_linear(lk_model *model, const char *path, int64_t in, int64_t out, bool has_bias) {
+    lk_linear_site site = {.path = path, .in = in, .out = out};
+    return add_linear(model, &site, STORED, has_bias, STORED);
+}
+
+lk_status lk_model_conv1d(lk_model *model, const char *path, int64_t in, int64_t out) {
+    lk_linear_site site = {.path = path, .in = in, .out = out, .is_transposed = true};
+    return add_linear(model, &site, STORED_TRANSPOSED, true, STORED);
+}
+
+lk_status lk_model_new_linear(lk_model *model, const char *path, int64_t in, int64_t out, bool is_head) {
+    lk_linear_site site = {.path = path, .in = in, .out = out, .is_head = is_head};
+    return add_linear(model, &site, NORMAL_IF_MISSING, true, ZERO_IF_MISSING);
 }
 
 lk_status lk_model_head(lk_model *model, const char *path, lk_variable *weight) {
@@ -139,7 +231,7 @@ static lk_tensor *apply_site(lk_forward *forward, const lk_linear_site *site, lk
     if (forward->adapter != NULL) {
         const lk_adapter_site *adapted = lk_adapter_site_of(forward->adapter, site);
         if (adapted != NULL) {
-            return forward->adapter->method->apply(forward, adapted, x);
+            return adapted->method->apply(forward, adapted, x);
         }
     }
     lk_tensor *bias = site->bias ? lk_graph_variable(forward->graph, site->bias) : NULL;
@@ -159,6 +251,12 @@ lk_tensor *lk_forward_linear(lk_forward *forward, lk_tensor *x, const char *form
     }
     lk_graph_set_scope(forward->graph, path);
     return apply_site(forward, site, x);
+}
+
+lk_tensor *lk_forward_activation(lk_forward *forward, lk_tensor *x) {
+    lk_hidden_act act = forward->model->config->hidden_act;
+    return act == LK_HIDDEN_ACT_RELU ? lk_build_relu(forward->graph, x)
+                                     : lk_build_gelu(forward->graph, x, act == LK_HIDDEN_ACT_GELU_NEW);
 }
 
 lk_tensor *lk_forward_attention(lk_forward *forward, int32_t layer, lk_tensor *q, lk_tensor *k, lk_tensor *v,
@@ -185,12 +283,19 @@ static const lk_linear_site *head_of(const lk_model *model) {
 }
 
 lk_tensor *lk_forward_logits(lk_forward *forward, lk_tensor *hidden) {
+    if (forward->model->task == LK_TASK_CLASSIFY) {
+        return forward->model->family->classify(forward, hidden);
+    }
     const lk_linear_site *head = head_of(forward->model);
     lk_graph_set_scope(forward->graph, head->path);
     return apply_site(forward, head, hidden);
 }
 
 lk_tensor *lk_forward_loss(lk_forward *forward, lk_tensor *hidden, lk_tensor *targets, lk_tensor *loss_scale) {
+    if (forward->model->task == LK_TASK_CLASSIFY) {
+        lk_tensor *logits = lk_forward_logits(forward, hidden);
+        return lk_build_cross_entropy(forward->graph, logits, targets, loss_scale);
+    }
     const lk_linear_site *head = head_of(forward->model);
     bool adapted = forward->adapter != NULL && lk_adapter_site_of(forward->adapter, head) != NULL;
     lk_graph_set_scope(forward->graph, head->path);
@@ -214,6 +319,32 @@ static lk_status choose_family(lk_model *model) {
                    lk_pretrained_path(model->pretrained), model->config->type->name);
 }
 
+static lk_status choose_task(lk_model *model, const lk_model_options *options) {
+    const char *path = lk_pretrained_path(model->pretrained), *type = model->config->type->name;
+    model->task = options->task;
+    model->seed = options->seed;
+    if (options->task == LK_TASK_CAUSAL_LM && model->family->cache_width == NULL) {
+        return lk_fail(model->context, LK_STATUS_UNSUPPORTED,
+                       "%s: %s models do not predict the next token; they are trained to classify", path, type);
+    }
+    if (options->task != LK_TASK_CLASSIFY) {
+        return LK_OK;
+    }
+    if (model->family->classify == NULL) {
+        return lk_fail(model->context, LK_STATUS_UNSUPPORTED, "%s: classifying is not supported for %s models", path,
+                       type);
+    }
+    if (options->num_labels < 0 || options->num_labels == 1 || options->num_labels > 1 << 16) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "num_labels is %lld, expected 2 to 65536, or 0",
+                       (long long)options->num_labels);
+    }
+    model->resizes_head = options->num_labels > 0;
+    model->num_labels = options->num_labels > 0 ? options->num_labels
+                        : model->config->num_labels > 0 ? model->config->num_labels
+                                                        : 2;
+    return LK_OK;
+}
+
 /* A model without a tokenizer can still be trained on ids. */
 static lk_status load_tokenizer(lk_model *model) {
     const lk_gguf *gguf = lk_pretrained_gguf(model->pretrained);
@@ -230,10 +361,12 @@ static lk_status load_tokenizer(lk_model *model) {
     return present ? lk_tokenizer_load(model->context, folder, NULL, &model->tokenizer) : LK_OK;
 }
 
-static lk_status load(lk_model *model, const char *path) {
+static lk_status load(lk_model *model, const char *path, const lk_model_options *options) {
     LK_TRY(lk_pretrained_open(model->context, path, &model->pretrained));
     model->config = lk_pretrained_config(model->pretrained);
     LK_TRY(choose_family(model));
+    LK_TRY(choose_task(model, options));
+    model->max_length = model->config->max_position_embeddings;
     lk_device *home = model->plan_only ? NULL : lk_session_main_device(model->session);
     LK_TRY(lk_variables_create(model->context, home, &model->variables));
     LK_TRY(model->family->declare(model));
@@ -260,7 +393,7 @@ lk_status lk_model_load(lk_session *session, const char *path, const lk_model_op
     model->dtype = chosen.dtype;
     model->plan_only = chosen.plan_only;
     lk_arena_init(&model->arena, context);
-    lk_status status = load(model, path);
+    lk_status status = load(model, path, &chosen);
     if (status != LK_OK) {
         lk_model_destroy(model);
         return status;
@@ -292,8 +425,10 @@ void lk_model_get_info(const lk_model *model, lk_model_info *info) {
                             .head_dim = config->head_dim,
                             .intermediate_size = config->intermediate_size,
                             .vocab_size = config->vocab_size,
-                            .max_position_embeddings = config->max_position_embeddings,
-                            .has_tokenizer = model->tokenizer != NULL};
+                            .max_position_embeddings = model->max_length,
+                            .has_tokenizer = model->tokenizer != NULL,
+                            .task = model->task,
+                            .num_labels = model->num_labels};
 }
 
 lk_tokenizer *lk_model_tokenizer(const lk_model *model) {

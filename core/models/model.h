@@ -16,8 +16,9 @@ typedef struct lk_linear_site {
     lk_variable *weight; /* [out, in] */
     lk_variable *bias;   /* [out] or NULL */
     int64_t in, out;
-    int32_t index;  /* of the site within the model */
-    bool is_head;   /* the output projection: not part of "all-linear" */
+    int32_t index;      /* of the site within the model */
+    bool is_head;       /* the output projection: not part of "all-linear" */
+    bool is_transposed; /* in the files: [in, out], a Conv1D of GPT-2 */
 } lk_linear_site;
 
 struct lk_model {
@@ -34,6 +35,12 @@ struct lk_model {
     int64_t num_parameters;
     lk_dtype dtype;
     bool plan_only;
+    lk_task task;
+    int64_t num_labels;     /* when classifying */
+    bool resizes_head;      /* num_labels was asked for: a stored head of another size is replaced */
+    uint64_t seed;          /* of weights that the files lack */
+    int64_t first_position; /* of a sequence: RoBERTa counts from pad_token_id + 1 */
+    int64_t max_length;     /* of a sequence */
 };
 
 /* What a family's forward pass is given. Tensors that a mode does not need are NULL. */
@@ -43,6 +50,8 @@ typedef struct lk_forward {
     lk_graph *graph;
     lk_tensor *input_ids, *positions; /* [T] */
     lk_tensor *cu_seqlens;            /* [S+1] */
+    lk_tensor *first_tokens;          /* [S]: the rows at which sequences begin; when classifying */
+    lk_tensor *token_types;           /* [T]: BERT's; when classifying */
     lk_tensor *rng;                   /* [4]: for dropout; NULL: none is applied */
     /* with a cache of keys and values (generation) */
     lk_tensor *cu_seqlens_k, *seqlens_k, *slots;
@@ -58,8 +67,10 @@ typedef struct lk_model_family {
     lk_status (*declare)(lk_model *model);
     /* Appends the layers; returns the hidden states [T, hidden_size] that the output head is applied to. */
     lk_tensor *(*forward)(lk_forward *forward);
-    /* Columns of the cache of keys (and of values) per layer. */
+    /* Columns of the cache of keys (and of values) per layer; NULL: the family does not generate. */
     int64_t (*cache_width)(const lk_model_config *config);
+    /* Scores of the classes [S, num_labels] from the hidden states; NULL: the family does not classify. */
+    lk_tensor *(*classify)(lk_forward *forward, lk_tensor *hidden);
 } lk_model_family;
 
 /* ---- for families: declaring ---- */
@@ -68,6 +79,11 @@ typedef struct lk_model_family {
 lk_status lk_model_weight(lk_model *model, const char *name, int rank, const int64_t *shape, lk_variable **out);
 /* <path>.weight [out, in] and, if has_bias, <path>.bias, as a site. */
 lk_status lk_model_linear(lk_model *model, const char *path, int64_t in, int64_t out, bool has_bias);
+/* The same, stored as [in, out], with a bias: a Conv1D. */
+lk_status lk_model_conv1d(lk_model *model, const char *path, int64_t in, int64_t out);
+/* A linear layer with a bias that belongs to a classification head: where the files lack it, it is initialised as in
+ * Hugging Face (normal with deviation 0.02, bias zero). */
+lk_status lk_model_new_linear(lk_model *model, const char *path, int64_t in, int64_t out, bool is_head);
 /* The output head: its own weight, or that of the embedding (tied). */
 lk_status lk_model_head(lk_model *model, const char *path, lk_variable *weight);
 /* A constant that the host computes. */
@@ -78,6 +94,8 @@ lk_status lk_model_constant(lk_model *model, const char *name, int64_t count, co
 lk_tensor *lk_forward_weight(lk_forward *forward, const char *format, ...) LK_PRINTF(2, 3);
 /* The linear layer at a path, with what the adapter makes of it. */
 lk_tensor *lk_forward_linear(lk_forward *forward, lk_tensor *x, const char *format, ...) LK_PRINTF(3, 4);
+/* What the configuration names as hidden_act. */
+lk_tensor *lk_forward_activation(lk_forward *forward, lk_tensor *x);
 /* Attention over the sequence itself or, with caches, over what they hold after k and v are written. */
 lk_tensor *lk_forward_attention(lk_forward *forward, int32_t layer, lk_tensor *q, lk_tensor *k, lk_tensor *v,
                                 const lk_attention_attributes *attention);
@@ -85,9 +103,10 @@ lk_tensor *lk_forward_attention(lk_forward *forward, int32_t layer, lk_tensor *q
 /* ---- for training and generation ---- */
 
 const lk_linear_site *lk_model_find_site(const lk_model *model, const char *path);
-/* logits [rows of hidden, vocab_size] */
+/* logits [rows of hidden, vocab_size], or [S, num_labels] when classifying */
 lk_tensor *lk_forward_logits(lk_forward *forward, lk_tensor *hidden);
-/* The summed cross entropy of hidden against targets, times loss_scale; fused unless an adapter sits on the head. */
+/* The summed cross entropy of hidden against targets (of tokens, or of sequences when classifying), times loss_scale;
+ * fused where only the plain output head lies between. */
 lk_tensor *lk_forward_loss(lk_forward *forward, lk_tensor *hidden, lk_tensor *targets, lk_tensor *loss_scale);
 
 #endif

@@ -124,7 +124,7 @@ static void put_sample(lk_batch_iterator *iterator, const lk_sample *sample) {
     int64_t at = batch->num_tokens, length = sample->length;
     memcpy(batch->input_ids + at, sample->ids, (size_t)length * sizeof *sample->ids);
     for (int64_t i = 0; i < length; i++) {
-        batch->positions[at + i] = (int32_t)i;
+        batch->positions[at + i] = (int32_t)(iterator->options.first_position + i);
         int32_t target = iterator->classify || i + 1 == length ? LK_IGNORE_LABEL : sample->labels[i + 1];
         batch->targets[at + i] = target;
         batch->num_targets += target != LK_IGNORE_LABEL;
@@ -144,7 +144,7 @@ static void put_padding(lk_batch_iterator *iterator) {
         for (int64_t i = 0; i < length; i++) {
             batch->input_ids[at + i] = 0;
             batch->targets[at + i] = LK_IGNORE_LABEL;
-            batch->positions[at + i] = (int32_t)i;
+            batch->positions[at + i] = (int32_t)(iterator->options.first_position + i);
         }
         at += length;
         batch->cu_seqlens[++sequence] = (int32_t)at;

@@ -15,6 +15,7 @@ typedef struct lk_batch_options {
     bool pack;
     bool shuffle;
     uint64_t seed;
+    int64_t first_position; /* of each sequence */
     int64_t max_packed; /* with packing: at most so many samples a micro-batch; 0: 16 * batch */
 } lk_batch_options;
 void lk_batch_options_init(lk_batch_options *options);
@@ -27,7 +28,7 @@ typedef struct lk_batch {
     int32_t *input_ids;    /* [T]; 0 in padding */
     int32_t *targets;      /* [T]: the label of the next position of the same sequence, i.e. what the logits of this
                               position are scored against; -100 at a sequence's end, in padding, when classifying */
-    int32_t *positions;    /* [T]: from 0 in each sequence */
+    int32_t *positions;    /* [T]: from first_position in each sequence */
     int32_t *cu_seqlens;   /* [max_sequences + 1]: where sequences begin, padding included; unused entries are T */
     int32_t *class_labels; /* [max_sequences]: -100 for padding and unless classifying */
     int64_t num_sequences; /* samples, which come first; without padding sequences */

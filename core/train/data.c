@@ -7,7 +7,7 @@ void lk_data_options_init(lk_data_options *options) {
 }
 
 static lk_status check(lk_model *model, const lk_data_options *options) {
-    int64_t limit = model->config->max_position_embeddings;
+    int64_t limit = model->max_length;
     if (options->batch < 1 || options->batch > 1 << 20) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "batch is %lld, expected 1 or more",
                        (long long)options->batch);
@@ -28,6 +28,8 @@ static lk_status load(lk_data *data, lk_model *model, const char *path) {
     options.seq = data->options.seq;
     options.max_length = data->options.seq;
     options.vocab_size = model->config->vocab_size;
+    options.classify = model->task == LK_TASK_CLASSIFY;
+    options.class_count = model->num_labels;
     options.cache_directory = data->options.cache_directory;
     LK_TRY(lk_dataset_load(data->context, path, &options, &data->dataset));
     lk_batch_options_init(&data->batch);
@@ -36,6 +38,7 @@ static lk_status load(lk_data *data, lk_model *model, const char *path) {
     data->batch.pack = data->options.pack;
     data->batch.shuffle = data->options.shuffle;
     data->batch.seed = data->options.seed;
+    data->batch.first_position = model->first_position;
     lk_batch_iterator *iterator; /* for the sizes that are the same in every micro-batch */
     LK_TRY(lk_batch_iterator_create(data->context, data->dataset, &data->batch, &iterator));
     const lk_batch *batch;

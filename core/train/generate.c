@@ -133,10 +133,13 @@ static lk_status prepare(lk_generator *self) {
 
 lk_status lk_generator_create(lk_model *model, lk_adapter *adapter, int64_t max_tokens, lk_generator **out) {
     *out = NULL;
-    if (max_tokens < 2 || max_tokens > model->config->max_position_embeddings) {
+    if (model->task != LK_TASK_CAUSAL_LM) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "a model that classifies does not continue texts");
+    }
+    if (max_tokens < 2 || max_tokens > model->max_length) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
                        "prompt and continuation may have 2 to %lld tokens (max_position_embeddings), not %lld",
-                       (long long)model->config->max_position_embeddings, (long long)max_tokens);
+                       (long long)model->max_length, (long long)max_tokens);
     }
     lk_generator *self = lk_calloc(model->context, 1, sizeof *self);
     if (self == NULL) {

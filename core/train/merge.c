@@ -8,7 +8,8 @@
 
 typedef struct merge_entry {
     lk_variable *base;
-    const lk_adapter_site *site; /* NULL: written as it is */
+    const lk_linear_site *linear; /* that it belongs to, or NULL */
+    const lk_adapter_site *site;  /* NULL: written as it is */
 } merge_entry;
 
 typedef struct merge_job {
@@ -26,17 +27,34 @@ typedef struct merge_job {
     float *values[LK_MAX_SITE_TENSORS];
 } merge_job;
 
-static void add_entry(merge_job *job, const char *name, lk_variable *base, const lk_adapter_site *site) {
-    job->entries[job->count] = (merge_entry){base, site};
+/* A Conv1D's weight, which the files have as [in, out]. */
+static bool is_transposed(const merge_entry *entry) {
+    return entry->linear != NULL && entry->linear->is_transposed && entry->base == entry->linear->weight;
+}
+
+static void add_entry(merge_job *job, const char *name, lk_variable *base, const lk_linear_site *linear,
+                      const lk_adapter_site *site) {
+    merge_entry *entry = &job->entries[job->count];
+    *entry = (merge_entry){base, linear, site};
     lk_stored_tensor *tensor = &job->tensors[job->count++];
     *tensor = (lk_stored_tensor){.name = name, .dtype = job->dtype, .rank = base->rank};
     memcpy(tensor->shape, base->shape, sizeof tensor->shape);
+    if (is_transposed(entry)) {
+        tensor->shape[0] = base->shape[1];
+        tensor->shape[1] = base->shape[0];
+    }
 }
 
-static const lk_adapter_site *site_for(const merge_job *job, const lk_variable *weight) {
-    for (int32_t i = 0; i < job->adapter->num_sites; i++) {
-        const lk_adapter_site *site = &job->adapter->sites[i];
-        if ((site->site->weight == weight || site->site->bias == weight) && !site->site->is_head) {
+/* Of a language model, which may share its weight with the embedding. */
+static bool is_output_head(const lk_model *model, const lk_linear_site *site) {
+    return site->is_head && model->task == LK_TASK_CAUSAL_LM;
+}
+
+/* The layer that a weight or bias belongs to; output heads are listed by themselves. */
+static const lk_linear_site *linear_of(const lk_model *model, const lk_variable *variable) {
+    for (int32_t i = 0; i < model->num_sites; i++) {
+        const lk_linear_site *site = &model->sites[i];
+        if ((site->weight == variable || site->bias == variable) && !is_output_head(model, site)) {
             return site;
         }
     }
@@ -47,13 +65,14 @@ static const lk_adapter_site *site_for(const merge_job *job, const lk_variable *
 static void list_entries(merge_job *job) {
     for (int32_t i = 0; i < lk_variables_count(job->model->variables); i++) {
         lk_variable *weight = lk_variables_at(job->model->variables, i);
-        if (lk_pretrained_lookup(job->model->pretrained, weight->name) != NULL) {
-            add_entry(job, weight->name, weight, site_for(job, weight));
+        const lk_linear_site *linear = linear_of(job->model, weight);
+        if (linear != NULL || lk_pretrained_lookup(job->model->pretrained, weight->name) != NULL) { /* no constant */
+            add_entry(job, weight->name, weight, linear, linear ? lk_adapter_site_of(job->adapter, linear) : NULL);
         }
     }
     for (int32_t i = 0; i < job->adapter->num_sites; i++) {
         const lk_adapter_site *site = &job->adapter->sites[i];
-        if (!site->site->is_head) {
+        if (!is_output_head(job->model, site->site)) {
             continue;
         }
         bool own = !job->model->config->tie_word_embeddings;
@@ -61,7 +80,7 @@ static void list_entries(merge_job *job) {
             job->entries[e].site = job->entries[e].base == site->site->weight ? site : job->entries[e].site;
         }
         if (!own) {
-            add_entry(job, "lm_head.weight", site->site->weight, site);
+            add_entry(job, "lm_head.weight", site->site->weight, site->site, site);
             job->untied = true;
         }
     }
@@ -74,11 +93,24 @@ static lk_status merge_site(merge_job *job, const merge_entry *entry) {
     }
     float *values = (float *)(void *)job->full;
     bool is_bias = entry->base == site->site->bias;
-    return job->adapter->method->merge(&(lk_adapter_merge){.adapter = job->adapter,
-                                                           .site = site,
-                                                           .values = job->values,
-                                                           .weight = is_bias ? NULL : values,
-                                                           .bias = is_bias ? values : NULL});
+    return site->method->merge(&(lk_adapter_merge){.adapter = job->adapter,
+                                                   .site = site,
+                                                   .values = job->values,
+                                                   .weight = is_bias ? NULL : values,
+                                                   .bias = is_bias ? values : NULL});
+}
+
+/* [out, in] into the files' [in, out], by way of the other block. */
+static void transpose(merge_job *job, const lk_variable *weight) {
+    int64_t out = weight->shape[0], in = weight->shape[1];
+    const float *from = (const float *)(const void *)job->full;
+    float *to = (float *)(void *)job->converted;
+    for (int64_t n = 0; n < out; n++) {
+        for (int64_t k = 0; k < in; k++) {
+            to[k * out + n] = from[n * in + k];
+        }
+    }
+    memcpy(job->full, job->converted, weight->bytes);
 }
 
 static lk_status source(void *user, size_t index, const void **data) {
@@ -88,6 +120,9 @@ static lk_status source(void *user, size_t index, const void **data) {
     LK_TRY(lk_variable_download(entry->base, job->full));
     if (entry->site != NULL) {
         LK_TRY(merge_site(job, entry));
+    }
+    if (is_transposed(entry)) {
+        transpose(job, entry->base);
     }
     LK_TRY(lk_convert(job->model->context, LK_DTYPE_F32, job->full, job->dtype, job->converted, elements));
     *data = job->converted;

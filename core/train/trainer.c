@@ -59,8 +59,8 @@ static lk_status add_moment(lk_trainer *trainer, const char *prefix, const lk_va
 static lk_status add_state(lk_trainer *trainer) {
     const int64_t hyper = LK_ADAMW_HYPER_COUNT;
     int32_t count = lk_adapter_num_trained(trainer->adapter);
-    LK_TRY(lk_step_inputs_add(trainer->variables, trainer->data->tokens, trainer->data->max_sequences,
-                              &trainer->inputs));
+    LK_TRY(lk_step_inputs_add(trainer->variables, trainer->model->task, trainer->data->tokens,
+                              trainer->data->max_sequences, &trainer->inputs));
     LK_TRY(lk_variables_add(trainer->variables, "input.hyper", LK_ROLE_INPUT, "inputs", LK_DTYPE_F32, 1, &hyper,
                             &trainer->hyper));
     trainer->first = lk_calloc(trainer->context, (size_t)count + 1, sizeof(lk_variable *));
@@ -155,17 +155,19 @@ static lk_status compile(lk_trainer *trainer, lk_status (*build)(lk_trainer *, l
 static lk_status hold_batches(lk_trainer *trainer) {
     size_t count = (size_t)trainer->options.gradient_accumulation_steps;
     size_t tokens = (size_t)trainer->data->tokens, entries = (size_t)trainer->data->max_sequences + 1;
+    size_t size = 3 * tokens + 2 * entries;
     trainer->held = lk_calloc(trainer->context, count, sizeof *trainer->held);
-    trainer->held_ids = lk_calloc(trainer->context, count, (3 * tokens + entries) * sizeof(int32_t));
+    trainer->held_ids = lk_calloc(trainer->context, count, size * sizeof(int32_t));
     if (trainer->held == NULL || trainer->held_ids == NULL) {
-        return lk_out_of_memory(trainer->context, count * 3 * tokens * sizeof(int32_t), "micro-batches");
+        return lk_out_of_memory(trainer->context, count * size * sizeof(int32_t), "micro-batches");
     }
     for (size_t i = 0; i < count; i++) {
-        int32_t *arrays = trainer->held_ids + i * (3 * tokens + entries);
+        int32_t *arrays = trainer->held_ids + i * size;
         trainer->held[i] = (lk_batch){.input_ids = arrays,
                                       .targets = arrays + tokens,
                                       .positions = arrays + 2 * tokens,
-                                      .cu_seqlens = arrays + 3 * tokens};
+                                      .cu_seqlens = arrays + 3 * tokens,
+                                      .class_labels = arrays + 3 * tokens + entries};
     }
     return LK_OK;
 }
@@ -243,7 +245,7 @@ static void hold(lk_batch *held, const lk_batch *batch) {
     copy.targets = memcpy(held->targets, batch->targets, tokens);
     copy.positions = memcpy(held->positions, batch->positions, tokens);
     copy.cu_seqlens = memcpy(held->cu_seqlens, batch->cu_seqlens, entries);
-    copy.class_labels = NULL;
+    copy.class_labels = memcpy(held->class_labels, batch->class_labels, entries - sizeof(int32_t));
     *held = copy;
 }
 
@@ -256,14 +258,16 @@ static lk_status upload_rng(lk_trainer *trainer) {
 static lk_status upload_hyper(lk_trainer *trainer, double learning_rate) {
     const lk_train_options *options = &trainer->options;
     double t = (double)(trainer->step + 1);
+    /* the corrections belong to the betas that the kernels see: 1 - (float)0.999 is 1e-5 off 0.001 */
+    double beta1 = (double)(float)options->beta1, beta2 = (double)(float)options->beta2;
     const float hyper[LK_ADAMW_HYPER_COUNT] = {
         [LK_ADAMW_LEARNING_RATE] = (float)learning_rate,
         [LK_ADAMW_BETA1] = (float)options->beta1,
         [LK_ADAMW_BETA2] = (float)options->beta2,
         [LK_ADAMW_EPSILON] = (float)options->epsilon,
         [LK_ADAMW_WEIGHT_DECAY] = (float)options->weight_decay,
-        [LK_ADAMW_BIAS_CORRECTION1] = (float)(1.0 - pow(options->beta1, t)),
-        [LK_ADAMW_BIAS_CORRECTION2] = (float)(1.0 - pow(options->beta2, t)),
+        [LK_ADAMW_BIAS_CORRECTION1] = (float)(1.0 - pow(beta1, t)),
+        [LK_ADAMW_BIAS_CORRECTION2] = (float)(1.0 - pow(beta2, t)),
         [LK_ADAMW_MAX_NORM] = (float)options->max_grad_norm,
     };
     return lk_variable_upload(trainer->hyper, hyper);
