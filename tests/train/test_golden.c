@@ -28,7 +28,7 @@ static const char *const runs[] = {
     "llama-linear-vera-projection",
     "qwen2-ia3",
 };
-static const char *const devices[] = {"cpu", "reference"};
+static const char *const devices[] = {"cpu", "opencl", "reference"};
 
 typedef struct golden {
     lk_context *context;
