@@ -59,7 +59,8 @@ static void describe(const lk_cl_api *api, const lk_cl_found *found, int index, 
     text_of(api, found->device, CL_DEVICE_VERSION, version, sizeof version);
     text_of(api, found->device, CL_DRIVER_VERSION, driver, sizeof driver);
     snprintf(caps->driver, sizeof caps->driver, "%s, driver %s", version, driver);
-    caps->is_cpu = (ULONG_OF(CL_DEVICE_TYPE) & CL_DEVICE_TYPE_CPU) != 0;
+    /* oclgrind says it is everything: then it runs what GPUs run */
+    caps->is_cpu = (ULONG_OF(CL_DEVICE_TYPE) & (CL_DEVICE_TYPE_CPU | CL_DEVICE_TYPE_GPU)) == CL_DEVICE_TYPE_CPU;
     caps->host_memory = caps->is_cpu;
     caps->threads = (int32_t)UINT_OF(CL_DEVICE_MAX_COMPUTE_UNITS);
     caps->shared_bytes = (size_t)ULONG_OF(CL_DEVICE_LOCAL_MEM_SIZE);
