@@ -1,5 +1,5 @@
-/* The disk cache of OpenCL programs: a hit, files that are cut or altered, a file under the wrong key, and a folder that
- * cannot be written. Where there is no OpenCL it says so and is counted as skipped. */
+/* The disk cache of OpenCL programs: a hit, files that are cut or altered, a file under the wrong key, and a folder
+ * that cannot be written. Where there is no OpenCL it says so and is counted as skipped. */
 #include <check.h>
 #include <dirent.h>
 #include <stdio.h>
