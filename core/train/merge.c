@@ -1,5 +1,6 @@
 /* Base plus adapter as a Hugging Face folder. Tensors are merged and converted one at a time while the file is written,
  * so that no second copy of the model is held. */
+#include <math.h>
 #include <string.h>
 
 #include "core/adapters/adapter.h"
@@ -93,11 +94,19 @@ static lk_status merge_site(merge_job *job, const merge_entry *entry) {
     }
     float *values = (float *)(void *)job->full;
     bool is_bias = entry->base == site->site->bias;
-    return site->method->merge(&(lk_adapter_merge){.adapter = job->adapter,
-                                                   .site = site,
-                                                   .values = job->values,
-                                                   .weight = is_bias ? NULL : values,
-                                                   .bias = is_bias ? values : NULL});
+    LK_TRY(site->method->merge(&(lk_adapter_merge){.adapter = job->adapter,
+                                                           .site = site,
+                                                           .values = job->values,
+                                                           .weight = is_bias ? NULL : values,
+                                                           .bias = is_bias ? values : NULL}));
+    for (size_t i = 0; i < entry->base->bytes / sizeof(float); i++) {
+        if (!isfinite(values[i])) {
+            return lk_fail(job->model->context, LK_STATUS_NUMERIC,
+                           "%s: element %zu is %g with the adapter merged; nothing was written", entry->base->name, i,
+                           (double)values[i]);
+        }
+    }
+    return LK_OK;
 }
 
 /* [out, in] into the files' [in, out], by way of the other block. */
@@ -180,8 +189,8 @@ static lk_status write_folder(merge_job *job, const char *folder) {
 lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const char *folder,
                    lk_progress_function progress, void *user) {
     if (dtype != LK_DTYPE_F32 && dtype != LK_DTYPE_BF16 && dtype != LK_DTYPE_F16) {
-        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "dtype %s: merged models are written in f32, bf16 or f16",
-                       lk_dtype_name(dtype));
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
+                       "dtype %s: merged models are written in f32, bf16 or f16", lk_dtype_name(dtype));
     }
     merge_job job = {.model = model, .adapter = adapter, .dtype = dtype, .progress = progress, .user = user};
     lk_status status = allocate(&job);
