@@ -52,7 +52,8 @@ static void declare(train_command *command, cli_options *options) {
 }
 
 static int check_options(train_command *command, const cli_options *options) {
-    static const char *const fixed[] = {"method", "rank", "alpha", "targets", "dropout"};
+    static const char *const fixed[] = {"method", "rank", "alpha",  "targets",        "dropout",
+                                        "layers", "bias", "rslora", "save-projection"};
     if (cli_given(options, "steps") && cli_given(options, "epochs")) {
         return cli_usage("--steps and --epochs exclude each other");
     }

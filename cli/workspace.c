@@ -97,6 +97,7 @@ void cli_workspace_close(cli_workspace *workspace) {
 }
 
 void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
+    static const char *const biases[] = {"none", "lora_only", "vera_only", "all", NULL};
     cli_group(options, "Adapter:");
     cli_choice_text(options, "method", 0, &adapter->method, lk_adapter_methods(), "of the LoRA family");
     cli_int32(options, "rank", 'r', &adapter->rank, 1, 65536, "r: the inner size of the update B A");
@@ -104,6 +105,13 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
     cli_text(options, "targets", 0, &adapter->target_modules, "NAMES",
              "layers that get an adapter: all-linear, or names separated by commas, such as q_proj,v_proj");
     cli_real(options, "dropout", 0, &adapter->dropout, 0, 0.99, "probability, on the adapter's input");
+    cli_text(options, "layers", 0, &adapter->layers, "NUMBERS",
+             "adapt only the layers with these numbers, separated by commas");
+    cli_choice_text(options, "bias", 0, &adapter->bias, biases,
+                    "biases that are trained, too: those of adapted layers (lora_only, vera_only), or all");
+    cli_flag(options, "rslora", 0, &adapter->use_rslora, true, "scale by alpha / sqrt(r), with any method that has r");
+    cli_flag(options, "save-projection", 0, &adapter->save_projection, true,
+             "vera: keep the frozen pair in the file, not only its seed");
 }
 
 void cli_batch_options(lk_data_options *data, cli_options *options) {

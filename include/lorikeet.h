@@ -198,6 +198,9 @@ typedef struct lk_adapter_options {
                                  * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end */
     uint64_t seed;              /* of the initial A (Kaiming-uniform as PEFT); B is zero */
     bool use_rslora;            /* lora, dora, lora-fa: scale by alpha / sqrt(r), default false */
+    const char *bias;           /* "none" (default); "lora_only" (vera: "vera_only"): the biases of the adapted layers are
+                                 * trained, too; "all": all of the model's biases */
+    const char *layers;         /* "0,2,3": only layers with these numbers are adapted; NULL: all */
     bool save_projection;       /* vera: keep the frozen pair in the file (else PEFT and we draw it again from the seed);
                                  * default false */
 } lk_adapter_options;

@@ -1,6 +1,7 @@
 #include "core/adapters/adapter_files.h"
 #include "core/formats/dequantize.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define LK_ADAPTER(NAME, name, text) extern const lk_adapter_method lk_adapter_method_##name;
@@ -34,8 +35,12 @@ const lk_adapter_method *lk_adapter_method_find(const char *name) {
 }
 
 void lk_adapter_options_init(lk_adapter_options *options) {
-    *options = (lk_adapter_options){
-        .struct_size = sizeof *options, .method = "lora", .rank = 8, .alpha = 16.0, .target_modules = "all-linear"};
+    *options = (lk_adapter_options){.struct_size = sizeof *options,
+                                    .method = "lora",
+                                    .rank = 8,
+                                    .alpha = 16.0,
+                                    .target_modules = "all-linear",
+                                    .bias = "none"};
 }
 
 /* ---- sites and tensors ---- */
@@ -101,15 +106,15 @@ static lk_status name_tensor(lk_adapter *adapter, lk_adapter_tensor *tensor) {
     return tensor->name != NULL ? LK_OK : lk_out_of_memory(adapter->context, 0, "an adapter");
 }
 
-lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, const lk_adapter_tensor_spec *spec,
-                                lk_adapter_tensor **out) {
+static lk_status add_tensor(lk_adapter *adapter, lk_adapter_site *site, const char *module,
+                            const lk_adapter_tensor_spec *spec, lk_adapter_tensor **out) {
     const int64_t shape[] = {spec->rows, LK_MAX((int64_t)1, spec->columns)};
     const int rank = spec->columns > 0 ? 2 : 1;
     lk_adapter_tensor *tensor = lk_arena_alloc(&adapter->arena, sizeof *tensor);
     if (tensor == NULL) {
         return lk_out_of_memory(adapter->context, sizeof *tensor, "an adapter");
     }
-    *tensor = (lk_adapter_tensor){.module = site ? site->site->path : "",
+    *tensor = (lk_adapter_tensor){.module = module,
                                   .kind = spec->kind,
                                   .parameter = spec->parameter ? spec->parameter : "",
                                   .stored_rank = rank,
@@ -135,6 +140,11 @@ lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, cons
         *out = tensor;
     }
     return spec->values != NULL && !adapter->model->plan_only ? lk_variable_upload(tensor->value, spec->values) : LK_OK;
+}
+
+lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, const lk_adapter_tensor_spec *spec,
+                                lk_adapter_tensor **out) {
+    return add_tensor(adapter, site, site != NULL ? site->site->path : "", spec, out);
 }
 
 lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t rows, int64_t columns,
@@ -231,6 +241,8 @@ static lk_status check_names(lk_adapter *adapter) {
     return LK_OK;
 }
 
+static lk_status train_biases(lk_adapter *adapter);
+
 lk_status lk_adapter_declare(lk_adapter *adapter) {
     lk_model *model = adapter->model;
     lk_device *home = model->plan_only ? NULL : lk_session_main_device(model->session);
@@ -257,7 +269,70 @@ lk_status lk_adapter_declare(lk_adapter *adapter) {
             adapted++;
         }
     }
+    LK_TRY(train_biases(adapter));
     return adapted > 0 ? LK_OK : no_match(adapter, "any of the targets");
+}
+
+/* ---- trained copies of the model's tensors ---- */
+
+lk_variable *lk_adapter_variable(const lk_adapter *adapter, lk_variable *base) {
+    for (int32_t i = 0; adapter != NULL && i < adapter->num_replacements; i++) {
+        if (adapter->replacements[i].base == base) {
+            return adapter->replacements[i].tensor->value;
+        }
+    }
+    return base;
+}
+
+static lk_status replace(lk_adapter *adapter, lk_variable *base, const char *module, const char *parameter) {
+    lk_adapter_tensor *tensor;
+    lk_adapter_tensor_spec spec = {.kind = LK_PEFT_KIND_OTHER, .rows = base->shape[0], .parameter = parameter};
+    spec.columns = base->rank > 1 ? base->shape[1] : 0;
+    float *values = NULL;
+    if (module == NULL) {
+        return lk_out_of_memory(adapter->context, 0, "an adapter");
+    }
+    if (!adapter->model->plan_only) {
+        LK_TRY(lk_adapter_download(adapter, base, &values));
+        spec.values = values;
+    }
+    lk_status status = add_tensor(adapter, NULL, module, &spec, &tensor);
+    lk_free(adapter->context, values);
+    LK_TRY(status);
+    adapter->replacements[adapter->num_replacements++] = (lk_adapter_replacement){base, tensor};
+    return LK_OK;
+}
+
+/* PEFT wraps an adapted layer, whose bias is then that of its base_layer. */
+static lk_status train_biases(lk_adapter *adapter) {
+    static const char suffix[] = ".bias";
+    bool all = strcmp(adapter->config.bias, "all") == 0, any = strcmp(adapter->config.bias, "none") != 0;
+    const lk_variables *variables = adapter->model->variables;
+    adapter->replacements =
+        lk_calloc(adapter->context, (size_t)lk_variables_count(variables) + 1, sizeof *adapter->replacements);
+    if (adapter->replacements == NULL) {
+        return lk_out_of_memory(adapter->context, sizeof *adapter->replacements, "an adapter");
+    }
+    for (int32_t i = 0; i < lk_variables_count(variables) && any; i++) {
+        lk_variable *variable = lk_variables_at(variables, i);
+        size_t length = strlen(variable->name), ending = strlen(suffix);
+        if (length <= ending || strcmp(variable->name + length - ending, suffix) != 0) {
+            continue;
+        }
+        const char *path = lk_arena_printf(&adapter->arena, "%.*s", (int)(length - ending), variable->name);
+        if (path == NULL) {
+            return lk_out_of_memory(adapter->context, length, "an adapter");
+        }
+        const lk_linear_site *linear = lk_model_find_site(adapter->model, path);
+        const lk_adapter_site *site = linear != NULL ? lk_adapter_site_of(adapter, linear) : NULL;
+        bool saved = lk_peft_saves_module(&adapter->config, path); /* with its bias */
+        if (site != NULL && !saved) {
+            LK_TRY(replace(adapter, variable, lk_arena_printf(&adapter->arena, "%s.base_layer", path), "bias"));
+        } else if (all && !saved) {
+            LK_TRY(replace(adapter, variable, path, "bias"));
+        }
+    }
+    return LK_OK;
 }
 
 lk_status lk_adapter_finish(lk_adapter *adapter) {
@@ -297,6 +372,30 @@ static lk_status choose_method(lk_adapter *adapter, const char *name) {
     return status;
 }
 
+/* "0,2,3" */
+static lk_status set_layers(lk_peft_config *config, const char *layers) {
+    json_t *list = json_array();
+    lk_status status = list != NULL ? LK_OK : lk_out_of_memory(config->context, 0, "an adapter's configuration");
+    for (const char *next = layers; next != NULL && *next != '\0' && status == LK_OK;) {
+        char *end;
+        long long layer = strtoll(next, &end, 10);
+        if (end == next || layer < 0 || (*end != ',' && *end != '\0')) {
+            status = lk_fail(config->context, LK_STATUS_INVALID_ARGUMENT,
+                             "layers: \"%s\" is not a list of numbers separated by commas", layers);
+        } else if (json_array_append_new(list, json_integer(layer)) != 0) {
+            status = lk_out_of_memory(config->context, 0, "an adapter's configuration");
+        }
+        next = end + (*end == ',');
+    }
+    if (status != LK_OK || layers == NULL) {
+        json_decref(list);
+        return status;
+    }
+    json_decref(config->layers_to_transform);
+    config->layers_to_transform = list;
+    return LK_OK;
+}
+
 static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) {
     lk_context *context = adapter->context;
     LK_TRY(choose_method(adapter, options->method));
@@ -323,6 +422,8 @@ static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) 
     }
     LK_TRY(lk_peft_config_set_text(config, &config->base_model_name_or_path,
                                    lk_pretrained_path(adapter->model->pretrained)));
+    LK_TRY(lk_peft_config_set_text(config, &config->bias, options->bias));
+    LK_TRY(set_layers(config, options->layers));
     LK_TRY(check_names(adapter));
     if (adapter->method->configure != NULL) {
         LK_TRY(adapter->method->configure(adapter, options));
@@ -356,6 +457,7 @@ void lk_adapter_destroy(lk_adapter *adapter) {
         lk_free(adapter->context, adapter->site_of);
         lk_free(adapter->context, adapter->tensors);
         lk_free(adapter->context, adapter->trained);
+        lk_free(adapter->context, adapter->replacements);
         lk_arena_free(&adapter->arena);
         lk_free(adapter->context, adapter);
     }

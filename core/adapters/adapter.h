@@ -14,8 +14,8 @@ typedef struct lk_adapter_tensor {
     const char *name;      /* in a PEFT file: "base_model.model.<path>.lora_A.weight" */
     const char *module;    /* <path>; "" where all modules share it */
     lk_peft_kind kind;
-    const char *parameter; /* "weight" or "bias" of LK_PEFT_KIND_SAVED, otherwise "" */
-    int32_t stored_rank; /* its shape in the file: the same elements, but a vector may be stored as a matrix */
+    const char *parameter; /* of one of the model's own tensors: "weight" or "bias"; otherwise "" */
+    int32_t stored_rank;   /* its shape in the file: the same elements, but a vector may be stored as a matrix */
     int64_t stored_shape[2];
     const struct lk_adapter_site *site; /* NULL: shared */
     int32_t index;                      /* within the site */
@@ -63,6 +63,12 @@ typedef struct lk_adapter_method {
     lk_status (*merge)(const lk_adapter_merge *merge);
 } lk_adapter_method;
 
+/* One of the model's own tensors that is trained: the adapter has its copy. */
+typedef struct lk_adapter_replacement {
+    const lk_variable *base;
+    lk_adapter_tensor *tensor;
+} lk_adapter_replacement;
+
 struct lk_adapter {
     lk_context *context;
     lk_model *model;
@@ -80,6 +86,8 @@ struct lk_adapter {
     int32_t num_tensors, capacity_tensors;
     lk_adapter_tensor **trained; /* those with a gradient, in the same order */
     int32_t num_trained;
+    lk_adapter_replacement *replacements;
+    int32_t num_replacements;
     void *shared; /* a method's own, from the arena */
 };
 
@@ -91,14 +99,17 @@ const lk_adapter_site *lk_adapter_site_of(const lk_adapter *adapter, const lk_li
 /* Whether a layer of the model is adapted. */
 lk_status lk_adapter_targets(const lk_adapter *adapter, const lk_linear_site *site, bool *out);
 
+/* What stands for one of the model's variables: the adapter's copy, if it trains it. adapter may be NULL. */
+lk_variable *lk_adapter_variable(const lk_adapter *adapter, lk_variable *base);
+
 /* ---- for methods ---- */
 
 typedef struct lk_adapter_tensor_spec {
     lk_peft_kind kind;
     int64_t rows, columns; /* columns 0: a vector */
     bool frozen;
-    const float *values; /* NULL: zeros; not used when the adapter is read from files */
-    const char *parameter; /* of LK_PEFT_KIND_SAVED: "weight" or "bias" */
+    const float *values;   /* NULL: zeros; not used when the adapter is read from files */
+    const char *parameter; /* of one of the model's own tensors: "weight" or "bias"; NULL: "" */
 } lk_adapter_tensor_spec;
 /* Adds a tensor of the site; site NULL: one that all share. `out` may be NULL. */
 lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, const lk_adapter_tensor_spec *spec,

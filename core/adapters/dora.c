@@ -63,7 +63,7 @@ static lk_tensor *column_scale(lk_graph *graph, const lk_adapter_site *site) {
 static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_tensor *x) {
     lk_graph *graph = forward->graph;
     lk_tensor *scale = column_scale(graph, site);
-    lk_tensor *bias = site->site->bias ? lk_graph_variable(graph, site->site->bias) : NULL;
+    lk_tensor *bias = lk_forward_variable(forward, site->site->bias);
     uint32_t stream;
     float dropout = lk_lora_dropout(forward, &stream);
     if (dropout > 0.0f) {

@@ -61,7 +61,7 @@ static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_ten
     lk_graph *graph = forward->graph;
     lk_tensor *l = lk_graph_variable(graph, site->tensors[L]->value);
     lk_tensor *weight = lk_graph_variable(graph, site->site->weight);
-    lk_tensor *bias = site->site->bias ? lk_graph_variable(graph, site->site->bias) : NULL;
+    lk_tensor *bias = lk_forward_variable(forward, site->site->bias);
     if (site->on_input) {
         return lk_build_linear(graph, lk_build_mul_columns(graph, x, l), weight, bias);
     }

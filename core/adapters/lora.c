@@ -63,11 +63,10 @@ lk_tensor *lk_lora_apply(lk_forward *forward, const lk_adapter_site *site, lk_te
     const lk_linear_site *linear = site->site;
     lk_lora_attributes attributes = {.scale = site->scale, .order = LK_LORA_FACTORED};
     attributes.dropout = lk_lora_dropout(forward, &attributes.stream);
-    return lk_build_lora_linear(graph, x, lk_graph_variable(graph, linear->weight),
-                                linear->bias ? lk_graph_variable(graph, linear->bias) : NULL,
-                                lk_graph_variable(graph, site->tensors[A]->value),
-                                lk_graph_variable(graph, site->tensors[B]->value),
-                                attributes.dropout > 0.0f ? forward->rng : NULL, &attributes);
+    return lk_build_lora_linear(
+        graph, x, lk_graph_variable(graph, linear->weight), lk_forward_variable(forward, linear->bias),
+        lk_graph_variable(graph, site->tensors[A]->value), lk_graph_variable(graph, site->tensors[B]->value),
+        attributes.dropout > 0.0f ? forward->rng : NULL, &attributes);
 }
 
 lk_tensor *lk_lora_build(lk_graph *graph, const lk_adapter_site *site, lk_tensor *x) {

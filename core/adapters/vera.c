@@ -125,7 +125,7 @@ static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_ten
     lk_graph *graph = forward->graph;
     uint32_t stream;
     float dropout = lk_lora_dropout(forward, &stream);
-    lk_tensor *bias = site->site->bias ? lk_graph_variable(graph, site->site->bias) : NULL;
+    lk_tensor *bias = lk_forward_variable(forward, site->site->bias);
     lk_tensor *y = lk_build_linear(graph, x, lk_graph_variable(graph, site->site->weight), bias);
     lk_tensor *kept = dropout > 0.0f ? lk_build_dropout(graph, x, forward->rng, dropout, stream) : x;
     lk_tensor *s = lk_build_matmul(graph, kept, false, lk_graph_variable(graph, site->constants[A]), true, 1.0f, NULL);

@@ -122,8 +122,8 @@ static lk_status add_weight(lk_model *model, const char *name, int rank, const i
                             lk_variable **out) {
     lk_variable *variable;
     if (model->plan_only) {
-        LK_TRY(lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape,
-                                &variable));
+        LK_TRY(
+            lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape, &variable));
     } else {
         LK_TRY(load_weight(model, name, rank, shape, from, &variable));
     }
@@ -215,7 +215,11 @@ lk_tensor *lk_forward_weight(lk_forward *forward, const char *format, ...) {
         lk_graph_fail(forward->graph, lk_fail(forward->model->context, LK_STATUS_INTERNAL, "no weight %s", name));
         return NULL;
     }
-    return lk_graph_variable(forward->graph, variable);
+    return lk_forward_variable(forward, variable);
+}
+
+lk_tensor *lk_forward_variable(lk_forward *forward, lk_variable *variable) {
+    return lk_graph_variable(forward->graph, lk_adapter_variable(forward->adapter, variable));
 }
 
 const lk_linear_site *lk_model_find_site(const lk_model *model, const char *path) {
@@ -234,8 +238,8 @@ static lk_tensor *apply_site(lk_forward *forward, const lk_linear_site *site, lk
             return adapted->method->apply(forward, adapted, x);
         }
     }
-    lk_tensor *bias = site->bias ? lk_graph_variable(forward->graph, site->bias) : NULL;
-    return lk_build_linear(forward->graph, x, lk_graph_variable(forward->graph, site->weight), bias);
+    return lk_build_linear(forward->graph, x, lk_forward_variable(forward, site->weight),
+                           lk_forward_variable(forward, site->bias));
 }
 
 lk_tensor *lk_forward_linear(lk_forward *forward, lk_tensor *x, const char *format, ...) {
@@ -382,7 +386,8 @@ lk_status lk_model_load(lk_session *session, const char *path, const lk_model_op
         memcpy(&chosen, options, LK_MIN(options->struct_size, sizeof chosen));
     }
     if (chosen.dtype != LK_DTYPE_F32) {
-        return lk_fail(context, LK_STATUS_UNSUPPORTED, "dtype %s: weights are kept in f32", lk_dtype_name(chosen.dtype));
+        return lk_fail(context, LK_STATUS_UNSUPPORTED, "dtype %s: weights are kept in f32",
+                       lk_dtype_name(chosen.dtype));
     }
     lk_model *model = lk_calloc(context, 1, sizeof *model);
     if (model == NULL) {

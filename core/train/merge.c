@@ -126,7 +126,7 @@ static lk_status source(void *user, size_t index, const void **data) {
     merge_job *job = user;
     const merge_entry *entry = &job->entries[index];
     int64_t elements = (int64_t)(entry->base->bytes / sizeof(float));
-    LK_TRY(lk_variable_download(entry->base, job->full));
+    LK_TRY(lk_variable_download(lk_adapter_variable(job->adapter, entry->base), job->full));
     if (entry->site != NULL) {
         LK_TRY(merge_site(job, entry));
     }

@@ -224,6 +224,22 @@ RUNS = {
         "method": "lora-fa",
         "steps": 12,
     },
+    "qwen2-bias-lora-only": {
+        "model": "tiny-qwen2",
+        "adapter": {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "o_proj"], "bias": "lora_only"},
+        "steps": 8,
+    },
+    "qwen2-bias-all": {
+        "model": "tiny-qwen2",
+        "adapter": {
+            "r": 2,
+            "lora_alpha": 4,
+            "target_modules": ["v_proj"],
+            "bias": "all",
+            "layers_to_transform": [1],
+        },
+        "steps": 8,
+    },
     "qwen2-vera": {
         "model": "tiny-qwen2",
         "config": VeraConfig,

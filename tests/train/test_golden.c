@@ -24,6 +24,8 @@ static const char *const runs[] = {
     "qwen2-dora",
     "llama-rope3-dora-rslora",
     "qwen2-lora-fa",
+    "qwen2-bias-lora-only",
+    "qwen2-bias-all",
     "qwen2-vera",
     "llama-linear-vera-projection",
     "qwen2-ia3",
