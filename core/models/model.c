@@ -343,7 +343,7 @@ static lk_status choose_task(lk_model *model, const lk_model_options *options) {
                        (long long)options->num_labels);
     }
     model->resizes_head = options->num_labels > 0;
-    model->num_labels = options->num_labels > 0 ? options->num_labels
+    model->num_labels = options->num_labels > 0         ? options->num_labels
                         : model->config->num_labels > 0 ? model->config->num_labels
                                                         : 2;
     return LK_OK;

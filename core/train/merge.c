@@ -95,10 +95,10 @@ static lk_status merge_site(merge_job *job, const merge_entry *entry) {
     float *values = (float *)(void *)job->full;
     bool is_bias = entry->base == site->site->bias;
     LK_TRY(site->method->merge(&(lk_adapter_merge){.adapter = job->adapter,
-                                                           .site = site,
-                                                           .values = job->values,
-                                                           .weight = is_bias ? NULL : values,
-                                                           .bias = is_bias ? values : NULL}));
+                                                   .site = site,
+                                                   .values = job->values,
+                                                   .weight = is_bias ? NULL : values,
+                                                   .bias = is_bias ? values : NULL}));
     for (size_t i = 0; i < entry->base->bytes / sizeof(float); i++) {
         if (!isfinite(values[i])) {
             return lk_fail(job->model->context, LK_STATUS_NUMERIC,

@@ -191,7 +191,7 @@ static lk_trainer *start_training(setup *self, lk_data **data) {
     SUCCEEDS(self, lk_data_load(self->model, LK_TEST_DATA "/golden/qwen2-all-linear/batches.ids", &options, data));
     lk_train_options train;
     lk_train_options_init(&train);
-    train.learning_rate = 1e-2;
+    train.learning_rate = 3e-3;
     train.total_steps = 8;
     lk_trainer *trainer;
     SUCCEEDS(self, lk_trainer_create(self->model, self->adapter, *data, &train, &trainer));
