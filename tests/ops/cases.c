@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CAPACITY = 256 };
+enum { CAPACITY = 640 };
 static op_case cases[CAPACITY];
-static int num_cases;
+static int num_cases, num_large;
 
 int64_t case_input_elements(const case_input *input) {
     int64_t elements = 1;
@@ -545,6 +545,55 @@ static void add_optimizer(int64_t rows, int64_t columns) {
         }
         self->attributes.adamw = (lk_adamw_attributes){2, clip ? rates : NULL, clip ? decays : NULL};
     }
+}
+
+/* Sizes beyond one block of a kernel that works in blocks, and not multiples of it: several panels of columns and of k,
+ * tiles cut short on every side, sequences longer than a block and many short ones. */
+static void add_large_cases(void) {
+    for (int t = 0; t < 4; t++) {
+        add_matmul(130, 211, 77, t & 1, t & 2, false, 1.0f);
+        add_matmul(9, 50, 4200, t & 1, t & 2, true, 0.25f); /* k in three panels, the last narrow */
+        add_matmul(67, 97, 2050, t & 1, t & 2, true, 1.0f);
+        add_matmul(3, 300, 2100, t & 1, t & 2, true, 3.0f);
+        add_matmul(257, 1, 33, t & 1, t & 2, false, 1.0f);
+    }
+    add_linear(4, 2100, 150, true);
+    add_linear(200, 100, 500, true);
+    add_lora(200, 130, 260, 8, true, 0.0f, LK_LORA_FACTORED);
+    add_lora(150, 2047, 50, 4, false, 0.0f, LK_LORA_FACTORED); /* the second term does not fit beside the first */
+    add_lora(150, 2048, 50, 4, false, 0.0f, LK_LORA_FACTORED);
+    add_lora(3, 130, 260, 16, true, 0.0f, LK_LORA_FACTORED);
+    add_lora(200, 130, 260, 33, true, 0.1f, LK_LORA_FACTORED);
+    add_lora(40, 130, 60, 600, false, 0.0f, LK_LORA_MERGED); /* the update in two panels */
+    add_lora(40, 130, 2100, 8, false, 0.0f, LK_LORA_MERGED);
+    add_lora(20, 9000, 20, 2, false, 0.5f, LK_LORA_FACTORED);
+    add_attention(300, 2, 3, 1, 64, true, 0);
+    add_attention(300, 2, 2, 2, 33, false, 0);
+    add_attention(400, 3, 2, 1, 16, true, 100);
+    add_attention(400, 65, 2, 1, 8, true, 0);
+    add_attention(70, 2, 1, 1, 130, true, 0);
+    add_attention(200, 4, 20, 1, 128, true, 0); /* more heads than a core keeps at a time */
+    add_attention(130, 2, 1, 1, 512, true, 0);
+    add_rms_norm(300, 1100, 1100);
+    add_layer_norm(300, 1100);
+    add_cross_entropy(150, 3001, 72);
+    add_cross_entropy(600, 70, 20); /* several blocks of tokens */
+    add_cross_entropy(10, 300, 3000);
+    add_elementwise(300, 1001);
+    add_optimizer(300, 1001);
+}
+
+const op_case *op_cases_large(int *count) {
+    op_cases(count);
+    static int first;
+    if (first == 0) {
+        first = num_cases;
+        add_large_cases();
+        num_large = num_cases - first;
+        num_cases = first;
+    }
+    *count = num_large;
+    return cases + first;
 }
 
 const op_case *op_cases(int *count) {

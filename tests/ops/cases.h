@@ -48,6 +48,8 @@ typedef struct op_case {
 
 /* All cases, in the order of ops.def; at least one per op (checked by a test). */
 const op_case *op_cases(int *count);
+/* Larger ones, for kernels that work in blocks: of the ops for which that matters. */
+const op_case *op_cases_large(int *count);
 
 /* Fills values[i] (as doubles, rounded to what fp32 holds) for all present inputs, from a seed. */
 void op_case_fill(const op_case *self, uint64_t seed, double **values);
