@@ -6,6 +6,8 @@
 
 enum { GUARD = LK_BUFFER_ALIGNMENT, SENTINEL = 0xa5 };
 
+static double rounded(const lk_tensor *tensor, double value);
+
 lk_status op_instance_make(lk_context *context, const op_case *self, uint64_t seed, op_instance *out) {
     *out = (op_instance){.context = context, .self = self};
     lk_arena_init(&out->arena, context);
@@ -23,6 +25,11 @@ lk_status op_instance_make(lk_context *context, const op_case *self, uint64_t se
         out->mutated[i] = lk_arena_alloc(&out->arena, bytes);
     }
     op_case_fill(self, seed, out->values);
+    for (int i = 0; i < self->num_inputs; i++) {
+        for (int64_t j = 0; out->inputs[i] != NULL && j < lk_tensor_elements(out->inputs[i]); j++) {
+            out->values[i][j] = rounded(out->inputs[i], out->values[i][j]);
+        }
+    }
     out->node = (lk_node){.op = self->op,
                           .num_inputs = self->num_inputs,
                           .inputs = out->inputs,
@@ -33,7 +40,8 @@ lk_status op_instance_make(lk_context *context, const op_case *self, uint64_t se
     for (int i = 0; i < out->node.num_outputs; i++) {
         if (self->wanted & (1u << i)) {
             lk_tensor *tensor = &out->tensors[MAX_CASE_INPUTS + i];
-            *tensor = (lk_tensor){.id = MAX_CASE_INPUTS + i, .dtype = shapes[i].dtype, .rank = shapes[i].rank, .name = ""};
+            *tensor =
+                (lk_tensor){.id = MAX_CASE_INPUTS + i, .dtype = shapes[i].dtype, .rank = shapes[i].rank, .name = ""};
             memcpy(tensor->shape, shapes[i].extent, sizeof tensor->shape);
             out->node.outputs[i] = tensor;
             out->expected[i] = lk_arena_alloc(&out->arena, (size_t)lk_tensor_elements(tensor) * sizeof(double));
@@ -70,6 +78,10 @@ static void to_bytes(const lk_tensor *tensor, const double *values, char *bytes)
     for (int64_t i = 0; i < lk_tensor_elements(tensor); i++) {
         if (tensor->dtype == LK_DTYPE_I32) {
             ((int32_t *)(void *)bytes)[i] = (int32_t)values[i];
+        } else if (tensor->dtype == LK_DTYPE_BF16) {
+            ((uint16_t *)(void *)bytes)[i] = lk_f32_to_bf16((float)values[i]);
+        } else if (tensor->dtype == LK_DTYPE_F16) {
+            ((uint16_t *)(void *)bytes)[i] = lk_f32_to_f16((float)values[i]);
         } else {
             ((float *)(void *)bytes)[i] = (float)values[i];
         }
@@ -114,12 +126,16 @@ static void compare(const op_instance *instance, const char *what, int index, co
             at = i;
         }
     }
-    double relative = largest > 0.0 ? worst / largest : worst;
+    double relative = largest > 0.0 ? worst / largest : worst,
+           allowed = op_case_tolerance(instance->self, &instance->node);
+    if (tensor->dtype == LK_DTYPE_BF16 || tensor->dtype == LK_DTYPE_F16) { /* either neighbour of a value in between */
+        allowed += tensor->dtype == LK_DTYPE_BF16 ? 1.0 / 128.0 : 1.0 / 1024.0;
+    }
     verdict->error = fmax(verdict->error, relative);
-    if (!(relative <= op_case_tolerance(instance->self, &instance->node)) && verdict->problem[0] == '\0') {
-        snprintf(verdict->problem, sizeof verdict->problem, "%s %d element %lld: found %.9g, expected %.9g (error %.3g > %.3g)",
-                 what, index, (long long)at, from_bytes(tensor, bytes, at), expected[at], relative,
-                 op_case_tolerance(instance->self, &instance->node));
+    if (!(relative <= allowed) && verdict->problem[0] == '\0') {
+        snprintf(verdict->problem, sizeof verdict->problem,
+                 "%s %d element %lld: found %.9g, expected %.9g (error %.3g > %.3g)", what, index, (long long)at,
+                 from_bytes(tensor, bytes, at), expected[at], relative, allowed);
     }
 }
 
@@ -174,13 +190,14 @@ static lk_status upload_all(const op_instance *instance, lk_device *device, buff
 static lk_status fetch(lk_device *device, guarded *buffer, const char *what, int index, op_verdict *verdict) {
     LK_TRY(device->backend->download(device, buffer->buffer, 0, buffer->host, buffer->bytes + 2 * (size_t)GUARD));
     if (!guarded_intact(buffer) && verdict->problem[0] == '\0') {
-        snprintf(verdict->problem, sizeof verdict->problem, "%s %d: bytes outside its buffer were written", what, index);
+        snprintf(verdict->problem, sizeof verdict->problem, "%s %d: bytes outside its buffer were written", what,
+                 index);
     }
     return LK_OK;
 }
 
-static lk_status judge(const op_instance *instance, lk_device *device, buffers *table, int in_place,
-                       uint64_t *hash, op_verdict *verdict) {
+static lk_status judge(const op_instance *instance, lk_device *device, buffers *table, int in_place, uint64_t *hash,
+                       op_verdict *verdict) {
     const lk_node *node = &instance->node;
     *hash = 0;
     for (int i = 0; i < node->num_outputs; i++) {
@@ -234,8 +251,8 @@ static lk_status run_once(const op_instance *instance, lk_device *device, const 
     return judge(instance, device, table, in_place, hash, verdict);
 }
 
-static lk_status check_with(const op_instance *instance, lk_device *device, const lk_kernel *kernel,
-                            buffers *table, op_verdict *verdict) {
+static lk_status check_with(const op_instance *instance, lk_device *device, const lk_kernel *kernel, buffers *table,
+                            op_verdict *verdict) {
     const lk_node *node = &instance->node;
     for (int i = 0; i < node->num_inputs; i++) {
         if (node->inputs[i] != NULL) {

@@ -1,0 +1,103 @@
+/* Tensors stored in bf16 and fp16: the kernels compute in fp32 whatever their storage, so each case of each op must
+ * give the specification's results from the rounded inputs, up to the rounding of the outputs. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/ops/harness.h"
+
+static const uint64_t seed = 20260103;
+
+/* The input that holds frozen weights, or -1. */
+static int weight_of(lk_op op) {
+    switch (op) {
+    case LK_OP_MATMUL:
+    case LK_OP_LINEAR:
+    case LK_OP_LORA_LINEAR:
+    case LK_OP_LINEAR_CROSS_ENTROPY:
+    case LK_OP_EMBEDDING:
+        return 1;
+    case LK_OP_LORA_LINEAR_BACKWARD:
+        return 2;
+    default:
+        return -1;
+    }
+}
+
+/* The optimizer's tensors are fp32 always. */
+static bool stays_fp32(lk_op op) {
+    return op == LK_OP_ADAMW || op == LK_OP_GRAD_NORM;
+}
+
+static int check_case(lk_context *context, lk_device *device, const op_case *self, int *failed) {
+    int num_rows, run = 0;
+    const lk_kernel *rows = device->backend->kernels(&num_rows);
+    op_instance instance;
+    ck_assert_msg(op_instance_make(context, self, seed, &instance) == LK_OK, "%s: %s", self->name,
+                  lk_error_message(context));
+    for (int r = 0; r < num_rows; r++) {
+        bool features = (rows[r].required_features & ~device->caps.features) == 0;
+        if (rows[r].op != self->op || !features || !rows[r].supports(&device->caps, &instance.node, NULL)) {
+            continue;
+        }
+        op_verdict verdict;
+        lk_status status = op_instance_check(&instance, device, &rows[r], &verdict);
+        run++;
+        if (status != LK_OK || verdict.problem[0] != '\0') {
+            printf("FAILED %s on %s in %s: %s\n", rows[r].name, self->name, lk_dtype_name(self->inputs[1].dtype),
+                   status != LK_OK ? lk_error_message(context) : verdict.problem);
+            fflush(stdout);
+            (*failed)++;
+        }
+    }
+    op_instance_free(&instance);
+    return run;
+}
+
+START_TEST(test_sixteen_bit_storage) {
+    lk_dtype dtype = _i % 2 ? LK_DTYPE_F16 : LK_DTYPE_BF16;
+    bool weights_only = _i >= 2;
+    lk_context *context;
+    lk_device_caps caps;
+    lk_device *device;
+    lk_device_options options = {sizeof options, 2};
+    int count, num_cases, run = 0, failed = 0;
+    ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
+    ck_assert_int_eq(lk_backend_cpu.probe(context, &caps, 1, &count), LK_OK);
+    ck_assert_int_eq(lk_backend_cpu.open(context, &caps, &options, &device), LK_OK);
+    const op_case *cases = op_cases(&num_cases);
+    for (int c = 0; c < num_cases; c++) {
+        if (stays_fp32(cases[c].op) || (weights_only && weight_of(cases[c].op) < 0)) {
+            continue;
+        }
+        op_case self = cases[c];
+        for (int i = 0; i < self.num_inputs; i++) {
+            bool chosen = !weights_only || i == weight_of(self.op);
+            if (self.inputs[i].present && self.inputs[i].dtype == LK_DTYPE_F32 && chosen) {
+                self.inputs[i].dtype = dtype;
+            }
+        }
+        run += check_case(context, device, &self, &failed);
+    }
+    printf("%s, %s: %d kernel runs, %d failed (seed %llu)\n", lk_dtype_name(dtype),
+           weights_only ? "weights only" : "everything", run, failed, (unsigned long long)seed);
+    ck_assert_int_gt(run, 0);
+    ck_assert_int_eq(failed, 0);
+    lk_backend_cpu.close(device);
+    lk_context_destroy(context);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("sixteen_bit");
+    TCase *tests = tcase_create("sixteen_bit");
+    tcase_set_timeout(tests, 600);
+    tcase_add_loop_test(tests, test_sixteen_bit_storage, 0, 4);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
