@@ -145,11 +145,12 @@ lk_status lk_peft_targets_module(const lk_peft_config *config, const char *modul
     return LK_OK;
 }
 
-/* Whether name stands in the path between dots or its ends. */
+/* Whether the path, or that of a module around it, ends in name. As in PEFT the name may begin within a segment:
+ * "classifier" means DistilBERT's pre_classifier too. */
 static bool contains(const char *module, const char *name) {
     size_t length = strlen(name);
     for (const char *at = module; (at = strstr(at, name)) != NULL; at++) {
-        if ((at == module || at[-1] == '.') && (at[length] == '\0' || at[length] == '.')) {
+        if (at[length] == '\0' || at[length] == '.') {
             return true;
         }
     }

@@ -32,7 +32,7 @@ START_TEST(test_reads_a_config) {
     ck_assert(config.use_rslora && config.use_dora);
     ck_assert_str_eq(config.task_type, "CAUSAL_LM");
     ck_assert_str_eq(config.base_model_name_or_path, "base");
-    ck_assert(lk_peft_saves_module(&config, "bert.classifier") && !lk_peft_saves_module(&config, "subclassifier"));
+    ck_assert(lk_peft_saves_module(&config, "bert.classifier") && lk_peft_saves_module(&config, "pre_classifier"));
     ck_assert(lk_peft_saves_module(&config, "classifier.dense") && !lk_peft_saves_module(&config, "classifiers"));
     lk_peft_scaling scaling;
     ck_assert_int_eq(lk_peft_scaling_of(&config, "model.layers.0.self_attn.q_proj", &scaling), LK_OK);

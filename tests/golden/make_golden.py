@@ -128,6 +128,81 @@ MODELS = {
         "sliding_window": 16,
     },
 }
+ENCODER = {
+    "vocab_size": 256,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 48,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "id2label": {"0": "a", "1": "b", "2": "c"},
+    "label2id": {"a": 0, "b": 1, "c": 2},
+    "dtype": "float32",
+}
+# With all their keys: these spell them in other ways.
+COMPLETE_MODELS = {
+    "tiny-gpt2": {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": 256,
+        "n_embd": 32,
+        "n_inner": None,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 64,
+        "activation_function": "gelu_new",
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "dtype": "float32",
+    },
+    "tiny-bert": ENCODER
+    | {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+        "type_vocab_size": 2,
+    },
+    "tiny-roberta": ENCODER
+    | {
+        "architectures": ["RobertaForSequenceClassification"],
+        "model_type": "roberta",
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "type_vocab_size": 1,
+    },
+    "tiny-distilbert": {
+        "architectures": ["DistilBertForSequenceClassification"],
+        "model_type": "distilbert",
+        "vocab_size": 256,
+        "dim": 32,
+        "hidden_dim": 48,
+        "n_layers": 2,
+        "n_heads": 4,
+        "max_position_embeddings": 48,
+        "activation": "gelu",
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "seq_classif_dropout": 0.0,
+        "pad_token_id": 0,
+        "id2label": ENCODER["id2label"],
+        "label2id": ENCODER["label2id"],
+        "dtype": "float32",
+    },
+}
+CONFIGS = {name: config | COMMON for name, config in MODELS.items()} | COMPLETE_MODELS
+CLASSIFY = {"task": "classify", "ragged": True, "batch": 4, "seq": 40, "steps": 12, "lr": 3e-3}
 
 # What a run does not say: batch (sequences of a micro-batch), accumulation, seq (longest sequence), steps, adapter, ...
 DEFAULTS = {
@@ -148,6 +223,7 @@ DEFAULTS = {
     "merged": False,
     "config": LoraConfig,
     "method": "peft",
+    "task": "causal-lm",
 }
 NOT_SETTINGS = ("merged", "nonzero_b", "config", "method")
 RUNS = {
@@ -263,6 +339,37 @@ RUNS = {
         "steps": 12,
         "merged": True,
     },
+    "gpt2-conv1d": {
+        "model": "tiny-gpt2",
+        "adapter": {
+            "r": 4,
+            "lora_alpha": 8,
+            "target_modules": ["c_attn", "c_proj", "c_fc"],
+            "fan_in_fan_out": True,
+        },
+        "ragged": True,
+        "batch": 3,
+        "steps": 12,
+        "merged": True,
+    },
+    "bert-classify": CLASSIFY
+    | {
+        "model": "tiny-bert",
+        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["query", "key", "value", "dense"]},
+        "merged": True,
+    },
+    "roberta-classify": CLASSIFY
+    | {
+        "model": "tiny-roberta",
+        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["query", "value"]},
+        "merged": True,
+    },
+    "distilbert-classify": CLASSIFY
+    | {
+        "model": "tiny-distilbert",
+        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["q_lin", "v_lin", "lin1"]},
+        "merged": True,
+    },
     "stories260k-accumulate-clip-cosine": {
         "model": "stories260k",
         "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
@@ -282,26 +389,32 @@ def generator(name):
     return np.random.Generator(np.random.PCG64([SEED, zlib.crc32(name.encode())]))
 
 
+def model_class(name):
+    return getattr(transformers, CONFIGS[name]["architectures"][0]) if name in CONFIGS else AutoModelForCausalLM
+
+
 def make_model(name, folder):
     """Random weights that a wrong norm, bias, head or rotation shows on: no ones, no zeros, attention far from flat."""
-    config = MODELS[name] | COMMON
+    config = CONFIGS[name]
     random = generator(name)
-    model = AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config), dtype=torch.float32)
-    tied = config["tie_word_embeddings"]
+    model = model_class(name)._from_config(transformers.AutoConfig.for_model(**config), dtype=torch.float32)
+    tied = config.get("tie_word_embeddings", False)
     tensors = {}
     for key, tensor in sorted(model.state_dict().items()):
         if tied and key == "lm_head.weight":
             continue
         noise = random.standard_normal(tuple(tensor.shape)).astype(np.float32)
-        if key.endswith("norm.weight"):
+        if key.endswith(("norm.weight", "LayerNorm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
             value = 1 + np.float32(0.25) * noise
         elif key.endswith("bias"):
             value = np.float32(0.3) * noise
-        elif "embed_tokens" in key or "lm_head" in key:
+        elif "embed" in key or "lm_head" in key or ".wte." in key or ".wpe." in key:
             value = np.float32(0.3) * noise
         else:
-            gain = 1.5 if "q_proj" in key or "k_proj" in key else 1.0
-            value = np.float32(gain / math.sqrt(tensor.shape[1])) * noise
+            sharp = ("q_proj", "k_proj", "c_attn", ".query.", ".key.", "q_lin", "k_lin")
+            gain = 1.5 if any(part in key for part in sharp) else 1.0
+            fan_in = tensor.shape[0 if config["model_type"] == "gpt2" else 1]
+            value = np.float32(gain / math.sqrt(fan_in)) * noise
         tensors[key] = value
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -325,7 +438,7 @@ def make_sequences(name, run, models):
         length = int(random.integers(3, run["seq"] + 1)) if run["ragged"] else run["seq"]
         ids = stream[start : start + length]
         start += length
-        labels = list(ids)
+        labels = [int(random.integers(3))] if run["task"] == "classify" else list(ids)
         if run["masked"]:  # a prompt without loss, of a different length each time, and a hole
             prompt = int(random.integers(1, length * 3 // 4))
             labels[:prompt] = [IGNORED] * prompt
@@ -335,7 +448,7 @@ def make_sequences(name, run, models):
 
 
 def write_ids(path, rows):
-    """One sequence a line: ids, and after a tab the labels where they differ from the ids."""
+    """One sequence a line: ids, and after a tab the labels where they differ from the ids, or the class."""
     with open(path, "w") as file:
         for ids, labels in rows:
             line = " ".join(map(str, ids))
@@ -344,19 +457,22 @@ def write_ids(path, rows):
             file.write(line + "\n")
 
 
-def tensors_of(rows):
+def tensors_of(rows, run):
     """Padded on the right, padding masked from attention and loss."""
     width = max(len(ids) for ids, _ in rows)
     pad = lambda values, fill: values + [fill] * (width - len(values))
+    classify = run["task"] == "classify"
+    padding = CONFIGS.get(run["model"], {}).get("pad_token_id", 0)  # RoBERTa counts positions without it
     return {
-        "input_ids": torch.tensor([pad(ids, 0) for ids, _ in rows]),
-        "labels": torch.tensor([pad(labels, IGNORED) for _, labels in rows]),
+        "input_ids": torch.tensor([pad(ids, padding) for ids, _ in rows]),
+        "labels": torch.tensor([labels[0] if classify else pad(labels, IGNORED) for _, labels in rows]),
         "attention_mask": torch.tensor([pad([1] * len(ids), 0) for ids, _ in rows]),
     }
 
 
 def target_count(batch):
-    return int((batch["labels"][:, 1:] != IGNORED).sum())
+    labels = batch["labels"]
+    return len(labels) if labels.dim() == 1 else int((labels[:, 1:] != IGNORED).sum())
 
 
 def initialise(model, run, random):
@@ -379,7 +495,7 @@ def initialise(model, run, random):
 
 def adapter_key(name):
     """The name in the file of a parameter of the adapter called default."""
-    name = name.replace(".default.", ".").removesuffix(".default")
+    name = name.replace(".modules_to_save.default.", ".").replace(".default.", ".").removesuffix(".default")
     return name.removesuffix(".weight") if "magnitude" in name else name
 
 
@@ -414,7 +530,8 @@ def backward(model, micro_batches):
     model.zero_grad()
     total, logits = 0.0, None
     for batch in micro_batches:
-        output = model(**batch, num_items_in_batch=torch.tensor(targets))
+        shared = {} if batch["labels"].dim() == 1 else {"num_items_in_batch": torch.tensor(targets)}
+        output = model(**batch, **shared)
         output.loss.backward()
         total += output.loss.item()
         logits = output.logits.detach() if logits is None else logits
@@ -441,12 +558,15 @@ def make_run(name, models, folder):
     rows = make_sequences(name, run, models)
     write_ids(folder / "batches.ids", rows)
     batch, accumulation = run["batch"], run["accumulation"]
-    micro = [tensors_of(rows[i : i + batch]) for i in range(0, len(rows), batch)]
+    micro = [tensors_of(rows[i : i + batch], run) for i in range(0, len(rows), batch)]
     steps = [micro[i : i + accumulation] for i in range(0, len(micro), accumulation)]
 
-    base = AutoModelForCausalLM.from_pretrained(models / run["model"], dtype=torch.float32, attn_implementation="eager")
+    base = model_class(run["model"]).from_pretrained(
+        models / run["model"], dtype=torch.float32, attn_implementation="eager"
+    )
     base.config.use_cache = False
-    model = get_peft_model(base, run["config"](task_type="CAUSAL_LM", **run["adapter"]))
+    task = "SEQ_CLS" if run["task"] == "classify" else "CAUSAL_LM"
+    model = get_peft_model(base, run["config"](task_type=task, **run["adapter"]))
     model.train()
     initialise(model, run, generator(name + " adapter"))
     save_adapter(model, run, folder / "init_adapter")
@@ -517,7 +637,7 @@ def make_all(output, stories, runs):
     if not (models / "stories260k").exists():
         models.mkdir(parents=True, exist_ok=True)
         (models / "stories260k").symlink_to(stories)
-    for name in MODELS:
+    for name in CONFIGS:
         make_model(name, models / name)
     for name in runs:
         make_run(name, models, output / "golden" / name)

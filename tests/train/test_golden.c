@@ -29,6 +29,10 @@ static const char *const runs[] = {
     "qwen2-vera",
     "llama-linear-vera-projection",
     "qwen2-ia3",
+    "gpt2-conv1d",
+    "bert-classify",
+    "roberta-classify",
+    "distilbert-classify",
 };
 static const char *const devices[] = {"cpu", "opencl", "reference"};
 
