@@ -47,6 +47,7 @@ typedef struct cli_workspace {
     /* options */
     lk_session_options session_options;
     lk_model_options model_options;
+    int task; /* an lk_task */
     int dtype; /* index into cli_dtype_names */
     const char *model_path, *adapter_path;
     bool quiet, verbose;

@@ -38,6 +38,11 @@ void cli_model_options(cli_workspace *workspace, cli_options *options) {
     cli_text(options, "model", 'm', &workspace->model_path, "PATH",
              "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file");
     cli_required(options);
+    static const char *const tasks[] = {"causal-lm", "classify", NULL};
+    cli_choice(options, "task", 0, &workspace->task, tasks,
+               "predict the next token, or one class per text (lines of a .tsv: class, TAB, text)");
+    cli_int64(options, "labels", 0, &workspace->model_options.num_labels, 0,
+              "with --task classify: the number of classes; 0: as config.json says, or 2");
     cli_choice(options, "dtype", 0, &workspace->dtype, cli_dtype_names, "type of the frozen weights in memory");
 }
 
@@ -76,6 +81,7 @@ int cli_open_model(cli_workspace *workspace) {
         return result;
     }
     workspace->model_options.dtype = cli_dtype(workspace->dtype);
+    workspace->model_options.task = (lk_task)workspace->task;
     lk_status status =
         lk_model_load(workspace->session, workspace->model_path, &workspace->model_options, &workspace->model);
     return status == LK_OK ? CLI_DONE : cli_library_failed(workspace->context, status);
