@@ -59,11 +59,10 @@ void *lk_alloc_aligned(lk_context *context, size_t size);
 void lk_free_aligned(lk_context *context, void *pointer);
 char *lk_strdup(lk_context *context, const char *text);
 lk_status lk_out_of_memory(lk_context *context, size_t size, const char *what);
-#ifdef __clang_analyzer__ /* tells the analyzer, which sees one file at a time, what these return */
+/* Tells the compiler and the static analyzer, which see one file at a time, that these return the status they are given. */
 #define lk_fail(context, status, ...) (lk_fail(context, status, __VA_ARGS__), (status))
 #define lk_fail_within(context, status, ...) (lk_fail_within(context, status, __VA_ARGS__), (status))
 #define lk_out_of_memory(context, size, what) (lk_out_of_memory(context, size, what), LK_STATUS_OUT_OF_MEMORY)
-#endif
 
 bool lk_mul_size(size_t a, size_t b, size_t *out); /* false on overflow */
 bool lk_add_size(size_t a, size_t b, size_t *out);

@@ -4,7 +4,7 @@
 #include "core/base/context.h"
 
 #undef lk_fail
-#undef lk_fail_within /* defined for the static analyzer */
+#undef lk_fail_within /* base.h has macros of these names */
 
 const char *lk_status_name(lk_status status) {
     switch (status) {

@@ -3,7 +3,7 @@
 
 #include "core/base/context.h"
 
-#undef lk_out_of_memory /* defined for the static analyzer */
+#undef lk_out_of_memory /* base.h has macros of these names */
 
 bool lk_mul_size(size_t a, size_t b, size_t *out) {
     if (a != 0 && b > SIZE_MAX / a) {
