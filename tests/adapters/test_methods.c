@@ -33,7 +33,7 @@ static double worst_difference(setup *self, lk_model *model, lk_adapter *adapter
 START_TEST(test_merge) {
     setup self;
     size_t count;
-    setup_open(&self, NULL);
+    setup_open(&self, "cpu");
     setup_adapt(&self, method_at(_i), 0.1); /* dropout is for training only */
     float *plain = setup_logits(&self, self.model, NULL, &count);
     double start = worst_difference(&self, self.model, self.adapter, plain);
@@ -67,7 +67,7 @@ END_TEST
 /* A tensor that is not finite is not merged, and what was written before stays. */
 START_TEST(test_merge_refuses_nan) {
     setup self;
-    setup_open(&self, NULL);
+    setup_open(&self, "cpu");
     setup_adapt(&self, method_at(_i), 0.0);
     setup_disturb(&self);
     SUCCEEDS(&self, lk_merge(self.model, self.adapter, LK_DTYPE_F32, setup_path(&self, "merged"), NULL, NULL));
@@ -102,7 +102,7 @@ static uint64_t hash_of(setup *self, lk_adapter *adapter) {
 START_TEST(test_round_trip) {
     setup self;
     size_t count;
-    setup_open(&self, NULL);
+    setup_open(&self, "cpu");
     setup_adapt(&self, method_at(_i), 0.1);
     setup_disturb(&self);
     SUCCEEDS(&self, lk_adapter_save(self.adapter, setup_path(&self, "saved")));
@@ -166,7 +166,7 @@ static const char *damage_file(setup *self, damage kind) {
 START_TEST(test_a_file_that_does_not_fit_is_named) {
     for (damage kind = LACKS; kind < NUM_DAMAGES; kind++) {
         setup self;
-        setup_open(&self, NULL);
+        setup_open(&self, "cpu");
         setup_adapt(&self, method_at(_i), 0.0);
         SUCCEEDS(&self, lk_adapter_save(self.adapter, setup_path(&self, "saved")));
         const char *name = damage_file(&self, kind);
@@ -261,7 +261,7 @@ static double activations_of(setup *self, lk_model *model, const char *method) {
 /* What LoRA-FA is for: x A' is kept instead of x, and the plan is smaller by it. */
 START_TEST(test_lora_fa_keeps_less) {
     setup self;
-    setup_open(&self, NULL);
+    setup_open(&self, "cpu");
     lk_model *model;
     SUCCEEDS(&self, lk_model_load(self.session, LK_TEST_DATA "/models/stories260k", NULL, &model));
     double lora = activations_of(&self, model, "lora"), frozen = activations_of(&self, model, "lora-fa");

@@ -32,6 +32,7 @@ static lk_status use(lk_model *model, lk_adapter *adapter, lk_data *data) {
 static lk_status training_run(lk_context *context) {
     lk_session_options options;
     lk_session_options_init(&options);
+    options.device = "cpu";
     options.threads = 2;
     lk_data_options data_options;
     lk_data_options_init(&data_options);

@@ -18,6 +18,7 @@ void fixture_open(fixture *self, const lk_allocator *allocator) {
     ck_assert_int_eq(lk_context_create(&context, &self->context), LK_OK);
     lk_session_options session;
     lk_session_options_init(&session);
+    session.device = "cpu"; /* not "auto": LeakSanitizer cannot stop the threads of an OpenCL driver */
     session.threads = 2;
     SUCCEEDS(self, lk_session_create(self->context, &session, &self->session));
     SUCCEEDS(self, lk_model_load(self->session, LK_TEST_DATA "/models/stories260k", NULL, &self->model));
