@@ -134,7 +134,7 @@ static bool parse_integer(const cli_option *option, const char *text, int64_t *o
         return false;
     }
     if (errno == ERANGE || (double)value < option->minimum || (double)value > option->maximum) {
-        if (option->kind == CLI_INT64) {
+        if (option->kind == CLI_INT64 && (double)value <= option->maximum) {
             cli_usage("--%s %s: must be at least %.0f", option->name, text, option->minimum);
         } else {
             cli_usage("--%s %s: must be from %.0f to %.0f", option->name, text, option->minimum, option->maximum);

@@ -32,7 +32,9 @@ extern "C" {
  * Status, messages, memory
  *
  * Functions return an lk_status; results come back through the last parameters, which are set to NULL (or zero) on
- * failure. The library never prints, aborts or exits. Config structs start with `size_t struct_size` and are set up by
+ * failure. The library never prints, aborts or exits. Pointers may be NULL only where this header says so. What a
+ * function creates, the caller destroys with the *_destroy function of its type; each of those takes NULL. Text arguments
+ * are UTF-8, NUL-terminated and copied. Config structs start with `size_t struct_size` and are set up by
  * their *_init function, so that a program compiled against an older header keeps working with a newer library.
  * ================================================================================================================ */
 
@@ -122,7 +124,7 @@ LK_API lk_status lk_session_create(lk_context *context, const lk_session_options
 LK_API void lk_session_destroy(lk_session *session);
 /* "cpu:0 AMD EPYC 9554 (2 threads, avx512)": for people. */
 LK_API const char *lk_session_device_name(const lk_session *session);
-/* One line on why this device was taken. */
+/* One line on why this device was taken. Like the name, borrowed from the session. */
 LK_API const char *lk_session_reason(const lk_session *session);
 
 /* ================================================================================================================
@@ -170,7 +172,7 @@ typedef struct lk_tokenizer lk_tokenizer;
 /* From a folder with tokenizer.json, or a .gguf file. One thread at a time. */
 LK_API lk_status lk_tokenizer_open(lk_context *context, const char *path, lk_tokenizer **out);
 LK_API void lk_tokenizer_destroy(lk_tokenizer *tokenizer);
-/* A model's own; NULL if its files have none. Borrowed from the model. */
+/* A model's own; NULL if its files have none. Borrowed from the model: do not destroy it. */
 LK_API lk_tokenizer *lk_model_tokenizer(const lk_model *model);
 /* The ids of a text. Special tokens written in the text are recognised; with add_special those that the tokenizer puts
  * around a text (beginning of text, [CLS], ...) are added. *ids is released by lk_release. */
@@ -230,7 +232,8 @@ LK_API lk_status lk_adapter_get_tensor(lk_adapter *adapter, int64_t index, const
                                        float *values, float *gradients);
 
 /* Writes base plus adapter as a Hugging Face folder (config.json, model.safetensors, tokenizer files). dtype of the
- * weights on disk: LK_DTYPE_F32, LK_DTYPE_BF16 or LK_DTYPE_F16. progress may be NULL. */
+ * weights on disk: LK_DTYPE_F32, LK_DTYPE_BF16 or LK_DTYPE_F16. INVALID_ARGUMENT when folder is the one that the base
+ * was loaded from: it is never overwritten. progress may be NULL. */
 typedef void (*lk_progress_function)(void *user, int64_t done, int64_t total);
 LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const char *folder,
                           lk_progress_function progress, void *user);

@@ -104,6 +104,7 @@ void lk_mapping_close(lk_mapping *mapping);
 
 bool lk_path_is_directory(const char *path);
 bool lk_path_is_file(const char *path);
+bool lk_path_is_same(const char *a, const char *b); /* both exist and are one file or directory, links followed */
 char *lk_path_join(lk_context *context, const char *directory, const char *name); /* lk_free it; NULL: out of memory */
 lk_status lk_make_directories(lk_context *context, const char *path);
 /* Calls visit with the name of each entry of a directory but "." and "..", in no particular order. */

@@ -61,6 +61,11 @@ bool lk_path_is_file(const char *path) {
     return stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
+bool lk_path_is_same(const char *a, const char *b) {
+    struct stat left, right;
+    return stat(a, &left) == 0 && stat(b, &right) == 0 && left.st_dev == right.st_dev && left.st_ino == right.st_ino;
+}
+
 char *lk_path_join(lk_context *context, const char *directory, const char *name) {
     size_t length = strlen(directory);
     bool slash = length > 0 && directory[length - 1] != '/';

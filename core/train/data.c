@@ -9,8 +9,8 @@ void lk_data_options_init(lk_data_options *options) {
 static lk_status check(lk_model *model, const lk_data_options *options) {
     int64_t limit = model->max_length;
     if (options->batch < 1 || options->batch > 1 << 20) {
-        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "batch is %lld, expected 1 or more",
-                       (long long)options->batch);
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "batch is %lld, expected 1 to %d",
+                       (long long)options->batch, 1 << 20);
     }
     if (options->seq < 2 || options->seq > limit) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,

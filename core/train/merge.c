@@ -192,6 +192,10 @@ lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const c
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
                        "dtype %s: merged models are written in f32, bf16 or f16", lk_dtype_name(dtype));
     }
+    if (lk_path_is_same(lk_pretrained_path(model->pretrained), folder)) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
+                       "%s: the base model lies there and would be overwritten; give another folder", folder);
+    }
     merge_job job = {.model = model, .adapter = adapter, .dtype = dtype, .progress = progress, .user = user};
     lk_status status = allocate(&job);
     if (status == LK_OK) {

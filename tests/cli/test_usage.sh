@@ -87,6 +87,7 @@ wrong '--rank eight: not a whole number' train --rank eight
 wrong '--rank 8x: not a whole number' train --rank=8x
 wrong '--rank : not a whole number' train --rank=
 wrong '--steps 0: must be at least 1' train --steps 0
+wrong '--steps 99999999999999999999: must be from 1 to 1000000000000000' train --steps 99999999999999999999
 wrong '--lr nan: not a number' train --lr nan
 wrong '--lr -1: must be from 0 to' train --lr -1
 wrong '--dropout 1.5: must be from 0 to 0.99' train --dropout 1.5

@@ -143,4 +143,11 @@ fails 'no-such-device' eval --model "$model" --device no-such-device --data held
 fails 'no_such_proj' train --model "$model" --data train.txt --out unused --targets no_such_proj
 fails 'no-such-folder/log.jsonl' train --model "$model" --data train.txt --out unused --log no-such-folder/log.jsonl
 
+# The folder of the base model is not written over, however it is spelt. (A copy: a failure must not harm the sources.)
+cp -R merged base && cp base/model.safetensors base-weights
+fails 'the base model lies there' merge --model base --adapter adapter --out ./base/../base/
+cmp base-weights base/model.safetensors || fail 'the base model was overwritten'
+printf '1 2 3\t-100 -100 -100\n' >no-targets.ids
+fails 'no token with a loss' train --model "$model" --data no-targets.ids --out unused
+
 [ "$failures" -eq 0 ] || { echo "$failures failed"; exit 1; }
