@@ -193,9 +193,7 @@ lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data,
     if (model->plan_only) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "a model loaded with plan_only cannot be trained");
     }
-    lk_data_info info;
-    lk_data_get_info(data, &info);
-    if (info.num_targets == 0) {
+    if (lk_dataset_get_info(data->dataset).targets == 0) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
                        "the training data has no token with a loss: its sequences have one token only, or all labels are -100");
     }
