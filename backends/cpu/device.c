@@ -42,6 +42,7 @@ static lk_status describe(lk_context *context, const lk_topology *topology, lk_d
                              .bandwidth = 2e10 * info->numa_nodes,
                              .launch_seconds = 2e-6};
     caps->flops_f32 = 3e9 * flops_per_cycle(features) * caps->threads;
+    caps->flops_16 = features & (LK_CPU_BIT(AVX512_BF16) | LK_CPU_BIT(NEON_BF16)) ? 2.0 * caps->flops_f32 : 0.0;
     snprintf(caps->name, sizeof caps->name, "%s", info->name);
     size_t used = 0;
     for (int i = 0; i < LK_CPU_FEATURE_COUNT && used < sizeof caps->driver; i++) {
@@ -97,6 +98,7 @@ static lk_status open_device(lk_context *context, const lk_device_caps *caps, co
     self->device = (lk_device){&lk_backend_cpu, context, *caps};
     self->device.caps.features &= features;
     self->device.caps.flops_f32 *= (double)threads / LK_MAX(caps->threads, 1);
+    self->device.caps.flops_16 *= (double)threads / LK_MAX(caps->threads, 1);
     self->device.caps.threads = threads;
     size_t bytes = (size_t)threads * LK_CPU_WORKER_BYTES;
     self->worker_memory = lk_alloc_aligned(context, bytes);

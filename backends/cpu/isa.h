@@ -9,15 +9,20 @@
 #define LK_CPU_AVX2_FEATURES (LK_CPU_BIT(AVX2) | LK_CPU_BIT(FMA) | LK_CPU_BIT(F16C))
 #define LK_CPU_AVX512_FEATURES \
     (LK_CPU_AVX2_FEATURES | LK_CPU_BIT(AVX512F) | LK_CPU_BIT(AVX512BW) | LK_CPU_BIT(AVX512DQ) | LK_CPU_BIT(AVX512VL))
+/* Those that multiply bf16 by bf16 themselves. */
+#define LK_CPU_AVX512BF16_FEATURES (LK_CPU_AVX512_FEATURES | LK_CPU_BIT(AVX512_BF16))
+#define LK_CPU_NEONBF16_FEATURES (LK_CPU_BIT(NEON) | LK_CPU_BIT(NEON_BF16))
 
 #if defined(__x86_64__)
-#define LK_CPU_EACH_ISA(X, ...)                    \
-    X(avx512, LK_CPU_AVX512_FEATURES, __VA_ARGS__) \
-    X(avx2, LK_CPU_AVX2_FEATURES, __VA_ARGS__)     \
+#define LK_CPU_EACH_ISA(X, ...)                            \
+    X(avx512bf16, LK_CPU_AVX512BF16_FEATURES, __VA_ARGS__) \
+    X(avx512, LK_CPU_AVX512_FEATURES, __VA_ARGS__)         \
+    X(avx2, LK_CPU_AVX2_FEATURES, __VA_ARGS__)             \
     X(generic, 0, __VA_ARGS__)
 #elif defined(__aarch64__)
-#define LK_CPU_EACH_ISA(X, ...)            \
-    X(neon, LK_CPU_BIT(NEON), __VA_ARGS__) \
+#define LK_CPU_EACH_ISA(X, ...)                        \
+    X(neonbf16, LK_CPU_NEONBF16_FEATURES, __VA_ARGS__) \
+    X(neon, LK_CPU_BIT(NEON), __VA_ARGS__)             \
     X(generic, 0, __VA_ARGS__)
 #else
 #define LK_CPU_EACH_ISA(X, ...) X(generic, 0, __VA_ARGS__)

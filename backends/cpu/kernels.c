@@ -1,7 +1,7 @@
 /* The backend's table of kernels, made from kernels.def and isa.h. */
 #include <math.h>
 
-#include "backends/cpu/cpu.h"
+#include "backends/cpu/gemm.h"
 #include "backends/cpu/scratch.h"
 
 static const lk_cpu_op ops[LK_OP_COUNT] = {
@@ -47,6 +47,18 @@ static double cost(const lk_device_caps *caps, const lk_node *node) {
     return caps->launch_seconds + fmax(lk_node_flops(node) / caps->flops_f32, lk_node_bytes(node) / caps->bandwidth);
 }
 
+/* Kernels that multiply bf16 by bf16, where the weight of a product is stored so. */
+static double cost_bf16(const lk_device_caps *caps, const lk_node *node) {
+    const lk_cpu_op *op = lk_cpu_op_of(node->op);
+    bool product = false;
+    for (int i = 0; i < node->num_inputs && op->native != LK_CPU_ALL_NATIVE; i++) {
+        product = product ||
+                  (lk_has_input(node, i) && node->inputs[i]->dtype == LK_DTYPE_BF16 && lk_cpu_is_native(op, i, false));
+    }
+    double rate = product ? fmax(caps->flops_16, caps->flops_f32) : caps->flops_f32;
+    return caps->launch_seconds + fmax(lk_node_flops(node) / rate, lk_node_bytes(node) / caps->bandwidth);
+}
+
 /* The portable kernels: products go to OpenBLAS, all else runs one element at a time. */
 static double cost_generic(const lk_device_caps *caps, const lk_node *node) {
     return 2.0 * cost(caps, node);
@@ -72,15 +84,27 @@ static size_t scratch_bytes(const lk_device_caps *caps, const lk_node *node) {
     return bytes;
 }
 
+/* x, a or dy in bf16 */
+static size_t narrow_bytes(const lk_device_caps *caps, const lk_tensor *a, const lk_tensor *weight) {
+    return lk_cpu_narrow_bytes(caps->features, weight->dtype, a->shape[0], a->shape[1]);
+}
+
+LK_CPU_SCRATCH(linear) {
+    return narrow_bytes(caps, node->inputs[0], node->inputs[1]);
+}
+
+LK_CPU_SCRATCH(matmul) {
+    return node->attributes.matmul.transpose_a ? 0 : narrow_bytes(caps, node->inputs[0], node->inputs[1]);
+}
+
 LK_CPU_SCRATCH(lora_linear) { /* s, unless it is an output */
-    (void)caps;
-    return lk_cpu_floats(node->inputs[0]->shape[0] * node->inputs[3]->shape[0]);
+    return lk_cpu_floats(node->inputs[0]->shape[0] * node->inputs[3]->shape[0]) +
+           narrow_bytes(caps, node->inputs[0], node->inputs[1]);
 }
 
 LK_CPU_SCRATCH(lora_linear_backward) { /* z = scale dy B, and dB transposed */
-    (void)caps;
     return lk_cpu_floats(node->inputs[0]->shape[0] * node->inputs[3]->shape[0]) +
-           lk_cpu_floats(lk_tensor_elements(node->inputs[4]));
+           lk_cpu_floats(lk_tensor_elements(node->inputs[4])) + narrow_bytes(caps, node->inputs[0], node->inputs[2]);
 }
 
 LK_CPU_SCRATCH(attention_backward) { /* rowsum(do o) */
@@ -120,7 +144,9 @@ LK_CPU_SCRATCH(grad_norm) { /* a double per chunk */
     static const lk_cpu_isa isa_##isa = {LK_CPU_NAME(widen, isa), LK_CPU_NAME(narrow, isa)};
 LK_CPU_EACH_ISA(LK_CPU_DEFINE_ISA, )
 
-#define LK_CPU_COST_OF(features) ((features) != 0 ? cost : cost_generic)
+#define LK_CPU_BF16_BITS (LK_CPU_BIT(AVX512_BF16) | LK_CPU_BIT(NEON_BF16))
+#define LK_CPU_COST_OF(features) \
+    ((features) == 0 ? cost_generic : ((features)&LK_CPU_BF16_BITS) != 0 ? cost_bf16 : cost)
 #define LK_CPU_ROW(isa, features, OP, name, in_place) \
     {"cpu_" #name "_" #isa,                           \
      LK_OP_##OP,                                      \

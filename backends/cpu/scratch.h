@@ -29,6 +29,8 @@ static inline size_t lk_cpu_floats(int64_t count) {
 }
 
 #define LK_CPU_SCRATCH(name) size_t lk_cpu_##name##_scratch(const lk_device_caps *caps, const lk_node *node)
+LK_CPU_SCRATCH(linear);
+LK_CPU_SCRATCH(matmul);
 LK_CPU_SCRATCH(lora_linear);
 LK_CPU_SCRATCH(lora_linear_backward);
 LK_CPU_SCRATCH(attention_backward);

@@ -165,11 +165,11 @@ static lk_tensor *embed(lk_forward *forward, const encoder_layout *layout) {
     lk_graph_set_scope(graph, embeddings);
     lk_tensor *words = lk_forward_weight(forward, "%s.word_embeddings.weight", embeddings);
     lk_tensor *places = lk_forward_weight(forward, "%s.position_embeddings.weight", embeddings);
-    lk_tensor *h = lk_build_embedding(graph, forward->input_ids, words);
-    h = lk_build_add(graph, h, lk_build_embedding(graph, forward->positions, places));
+    lk_tensor *h = lk_forward_embedding(forward, forward->input_ids, words);
+    h = lk_build_add(graph, h, lk_forward_embedding(forward, forward->positions, places));
     if (forward->model->config->type_vocab_size > 0) {
         lk_tensor *types = lk_forward_weight(forward, "%s.token_type_embeddings.weight", embeddings);
-        h = lk_build_add(graph, h, lk_build_embedding(graph, forward->token_types, types));
+        h = lk_build_add(graph, h, lk_forward_embedding(forward, forward->token_types, types));
     }
     snprintf(path, sizeof path, "%s.LayerNorm", embeddings);
     return norm(forward, h, path);

@@ -97,10 +97,12 @@ static lk_tensor *forward_pass(lk_forward *forward) {
     lk_graph *graph = forward->graph;
     char name[64];
     lk_graph_set_scope(graph, "transformer.wte");
-    lk_tensor *h = lk_build_embedding(graph, forward->input_ids, lk_forward_weight(forward, "transformer.wte.weight"));
+    lk_tensor *h =
+        lk_forward_embedding(forward, forward->input_ids, lk_forward_weight(forward, "transformer.wte.weight"));
     lk_graph_set_scope(graph, "transformer.wpe");
     h = lk_build_add(
-        graph, h, lk_build_embedding(graph, forward->positions, lk_forward_weight(forward, "transformer.wpe.weight")));
+        graph, h,
+        lk_forward_embedding(forward, forward->positions, lk_forward_weight(forward, "transformer.wpe.weight")));
     for (int32_t layer = 0; layer < (int32_t)forward->model->config->num_hidden_layers; layer++) {
         snprintf(name, sizeof name, "transformer.h.%d.ln_1", layer);
         h = lk_build_add(graph, h, attention_block(forward, layer, norm(forward, h, name)));

@@ -141,7 +141,7 @@ static lk_tensor *forward_pass(lk_forward *forward) {
     lk_tensor *cos, *sin;
     lk_graph_set_scope(graph, "model.embed_tokens");
     lk_tensor *h =
-        lk_build_embedding(graph, forward->input_ids, lk_forward_weight(forward, "model.embed_tokens.weight"));
+        lk_forward_embedding(forward, forward->input_ids, lk_forward_weight(forward, "model.embed_tokens.weight"));
     lk_graph_set_scope(graph, "model.rotary_emb");
     lk_build_rope_table(graph, forward->positions, lk_forward_weight(forward, "rope.inv_freq"), &cos, &sin);
     for (int32_t layer = 0; layer < (int32_t)forward->model->config->num_hidden_layers; layer++) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/adapters/adapter.h"
+#include "core/formats/dequantize.h"
 
 #define LK_MODEL(NAME, name) extern const lk_model_family lk_model_family_##name;
 #include "core/models/models.def"
@@ -29,10 +30,15 @@ typedef enum weight_source {
     ZERO_IF_MISSING    /* its bias */
 } weight_source;
 
-/* A mapped fp32 tensor is used where it lies. */
-static bool can_wrap(const lk_model *model, const lk_stored_tensor *stored, weight_source from) {
-    bool aligned = (uintptr_t)stored->data % sizeof(float) == 0;
-    return stored->dtype == model->dtype && aligned && from != STORED_TRANSPOSED &&
+/* Vectors (norms, biases) are small and stay fp32. */
+static lk_dtype dtype_in_memory(const lk_model *model, int rank) {
+    return rank < 2 ? LK_DTYPE_F32 : model->dtype;
+}
+
+/* A mapped tensor of the right type is used where it lies. */
+static bool can_wrap(const lk_model *model, const lk_stored_tensor *stored, lk_dtype dtype, weight_source from) {
+    bool aligned = (uintptr_t)stored->data % lk_dtype_block_bytes(dtype) == 0;
+    return stored->dtype == dtype && aligned && from != STORED_TRANSPOSED &&
            lk_pretrained_permuted_heads(model->pretrained, stored) == 0;
 }
 
@@ -73,35 +79,57 @@ static bool is_stored(const lk_model *model, const char *name, int rank, const i
     return stored != NULL && !(other && model->resizes_head);
 }
 
-static lk_status fill_weight(lk_model *model, const char *name, int rank, const int64_t *shape, weight_source from,
-                             bool stored, void *values) {
-    int64_t elements;
-    if (stored && from == STORED_TRANSPOSED) {
+/* What is not simply read is made in fp32 first. */
+static lk_status make_weight(lk_model *model, const char *name, const int64_t *shape, weight_source from, bool stored,
+                             int64_t elements, float *values) {
+    if (stored) {
         return read_transposed(model, name, shape, values);
     }
-    if (stored) {
-        return lk_pretrained_read(model->pretrained, name, rank, shape, model->dtype, values);
-    }
     lk_log(model->context, LK_LOG_INFO, "%s: %s is not stored: it is new", lk_pretrained_path(model->pretrained), name);
-    lk_shape_elements(shape, rank, &elements);
     initialise(model, name, from, elements, values);
     return LK_OK;
 }
 
+static lk_status fill_weight(lk_model *model, const char *name, int rank, const int64_t *shape, weight_source from,
+                             bool stored, void *values) {
+    lk_dtype dtype = dtype_in_memory(model, rank);
+    int64_t elements;
+    if (stored && from != STORED_TRANSPOSED) {
+        return lk_pretrained_read(model->pretrained, name, rank, shape, dtype, values);
+    }
+    if (!lk_shape_elements(shape, rank, &elements)) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "%s is too large", name);
+    }
+    if (dtype == LK_DTYPE_F32) {
+        return make_weight(model, name, shape, from, stored, elements, values);
+    }
+    float *wide = lk_calloc(model->context, (size_t)elements, sizeof *wide);
+    if (wide == NULL) {
+        return lk_out_of_memory(model->context, (size_t)elements * sizeof *wide, name);
+    }
+    lk_status status = make_weight(model, name, shape, from, stored, elements, wide);
+    if (status == LK_OK) {
+        status = lk_convert(model->context, LK_DTYPE_F32, wide, dtype, values, elements);
+    }
+    lk_free(model->context, wide);
+    return status;
+}
+
 static lk_status load_weight(lk_model *model, const char *name, int rank, const int64_t *shape, weight_source from,
                              lk_variable **out) {
+    lk_dtype dtype = dtype_in_memory(model, rank);
     bool stored = from <= STORED_TRANSPOSED || is_stored(model, name, rank, shape);
     if (stored) {
         const lk_stored_tensor *tensor;
         const int64_t turned[] = {shape[1], shape[0]};
         LK_TRY(lk_pretrained_find(model->pretrained, name, &tensor));
         LK_TRY(lk_stored_tensor_expect_shape(model->context, tensor, rank, from == STORED_TRANSPOSED ? turned : shape));
-        if (can_wrap(model, tensor, from)) {
-            return lk_variables_wrap(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape,
+        if (can_wrap(model, tensor, dtype, from)) {
+            return lk_variables_wrap(model->variables, name, LK_ROLE_WEIGHT, "weights", dtype, rank, shape,
                                      tensor->data, out);
         }
     }
-    LK_TRY(lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape, out));
+    LK_TRY(lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", dtype, rank, shape, out));
     void *mapped = lk_variable_map(*out);
     if (mapped != NULL) {
         return fill_weight(model, name, rank, shape, from, stored, mapped);
@@ -122,8 +150,8 @@ static lk_status add_weight(lk_model *model, const char *name, int rank, const i
                             lk_variable **out) {
     lk_variable *variable;
     if (model->plan_only) {
-        LK_TRY(
-            lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", model->dtype, rank, shape, &variable));
+        LK_TRY(lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", dtype_in_memory(model, rank), rank,
+                                shape, &variable));
     } else {
         LK_TRY(load_weight(model, name, rank, shape, from, &variable));
     }
@@ -220,6 +248,11 @@ lk_tensor *lk_forward_weight(lk_forward *forward, const char *format, ...) {
 
 lk_tensor *lk_forward_variable(lk_forward *forward, lk_variable *variable) {
     return lk_graph_variable(forward->graph, lk_adapter_variable(forward->adapter, variable));
+}
+
+lk_tensor *lk_forward_embedding(lk_forward *forward, lk_tensor *ids, lk_tensor *table) {
+    lk_tensor *rows = lk_build_embedding(forward->graph, ids, table);
+    return rows != NULL && rows->dtype != LK_DTYPE_F32 ? lk_build_cast(forward->graph, rows, LK_DTYPE_F32) : rows;
 }
 
 const lk_linear_site *lk_model_find_site(const lk_model *model, const char *path) {
@@ -385,8 +418,8 @@ lk_status lk_model_load(lk_session *session, const char *path, const lk_model_op
     if (options != NULL) {
         memcpy(&chosen, options, LK_MIN(options->struct_size, sizeof chosen));
     }
-    if (chosen.dtype != LK_DTYPE_F32) {
-        return lk_fail(context, LK_STATUS_UNSUPPORTED, "dtype %s: weights are kept in f32",
+    if (chosen.dtype != LK_DTYPE_F32 && chosen.dtype != LK_DTYPE_BF16) {
+        return lk_fail(context, LK_STATUS_UNSUPPORTED, "dtype %s: weights are kept in f32 or bf16",
                        lk_dtype_name(chosen.dtype));
     }
     lk_model *model = lk_calloc(context, 1, sizeof *model);

@@ -94,6 +94,8 @@ lk_status lk_model_constant(lk_model *model, const char *name, int64_t count, co
 lk_tensor *lk_forward_weight(lk_forward *forward, const char *format, ...) LK_PRINTF(2, 3);
 /* The graph's tensor for one of the model's variables, or for the copy of it that the adapter trains. NULL for NULL. */
 lk_tensor *lk_forward_variable(lk_forward *forward, lk_variable *variable);
+/* Rows of a table, in fp32 whatever the table is stored as: so is all that is computed from them. */
+lk_tensor *lk_forward_embedding(lk_forward *forward, lk_tensor *ids, lk_tensor *table);
 /* The linear layer at a path, with what the adapter makes of it. */
 lk_tensor *lk_forward_linear(lk_forward *forward, lk_tensor *x, const char *format, ...) LK_PRINTF(3, 4);
 /* What the configuration names as hidden_act. */

@@ -32,7 +32,7 @@ static lk_graph *make_graph(fixture *self, const op_case *one, const lk_attribut
     for (int i = 0; i < one->num_inputs; i++) {
         const case_input *input = &one->inputs[i];
         if (input->present && (without >> i & 1u) == 0) {
-            lk_dtype dtype = input->dtype == LK_DTYPE_F32 ? LK_DTYPE_F64 : input->dtype;
+            lk_dtype dtype = input->dtype != LK_DTYPE_I32 ? LK_DTYPE_F64 : input->dtype;
             inputs[i] = lk_graph_variable(graph, fixture_variable(self, LK_ROLE_INPUT, dtype, input->rank,
                                                                   input->shape[0], input->shape[1], values[i]));
         }

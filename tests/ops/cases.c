@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CAPACITY = 640 };
+enum { CAPACITY = 1024 };
 static op_case cases[CAPACITY];
 static int num_cases, num_large;
 
@@ -73,7 +73,8 @@ static double value_at(const case_input *input, uint64_t seed, uint64_t stream, 
 void op_case_fill(const op_case *self, uint64_t seed, double **values) {
     for (int i = 0; i < self->num_inputs; i++) {
         for (int64_t j = 0; self->inputs[i].present && j < case_input_elements(&self->inputs[i]); j++) {
-            values[i][j] = value_at(&self->inputs[i], seed, (uint64_t)i, j);
+            double value = value_at(&self->inputs[i], seed, (uint64_t)i, j);
+            values[i][j] = self->inputs[i].short_values ? (double)lk_bf16_to_f32(lk_f32_to_bf16((float)value)) : value;
         }
     }
     if (self->prepare != NULL) {
@@ -106,7 +107,7 @@ static case_input *input(op_case *self, case_values values, int64_t bound, int r
     case_input *made = &self->inputs[self->num_inputs++];
     bool integer = values >= VALUES_IDS && values <= VALUES_RNG;
     *made = (case_input){true,  rank, {extent0, rank > 1 ? extent1 : 1, 1, 1}, values, bound, LK_ROLE_WEIGHT,
-                         integer ? LK_DTYPE_I32 : LK_DTYPE_F32};
+                         integer ? LK_DTYPE_I32 : LK_DTYPE_F32, false};
     return made;
 }
 
@@ -583,12 +584,48 @@ static void add_large_cases(void) {
     add_optimizer(300, 1001);
 }
 
+/* The same cases, from the given one on, with weights stored in bf16. A kernel may then round what meets the weight in a
+ * product to bf16 too, so that is drawn exact; sums are compared as in fp32. */
+static void add_bf16_weights(int from) {
+    static const struct {
+        lk_op op;
+        int weight, factor; /* inputs */
+    } readers[] = {
+        {LK_OP_EMBEDDING, 1, 1},
+        {LK_OP_MATMUL, 1, 0},
+        {LK_OP_LINEAR, 1, 0},
+        {LK_OP_LORA_LINEAR, 1, 0},
+        {LK_OP_LORA_LINEAR_BACKWARD, 2, 0},
+        {LK_OP_RMS_NORM, 1, 1},
+        {LK_OP_LAYER_NORM, 1, 1},
+        {LK_OP_LINEAR_CROSS_ENTROPY, 1, 0},
+    };
+    for (int c = from, count = num_cases; c < count; c++) {
+        for (size_t r = 0; r < LK_COUNT(readers); r++) {
+            bool lora = cases[c].op == LK_OP_LORA_LINEAR || cases[c].op == LK_OP_LORA_LINEAR_BACKWARD;
+            if (cases[c].op != readers[r].op || (lora && cases[c].attributes.lora.order == LK_LORA_MERGED)) {
+                continue;
+            }
+            op_case *self = begin(cases[c].op, "%s", "");
+            *self = cases[c];
+            snprintf(self->name + strlen(self->name), sizeof self->name - strlen(self->name), " bf16");
+            self->inputs[readers[r].weight].dtype = LK_DTYPE_BF16;
+            self->inputs[readers[r].weight].short_values = true;
+            self->inputs[readers[r].factor].short_values = true;
+            if (self->op == LK_OP_LINEAR_CROSS_ENTROPY && (self->wanted & 2u)) {
+                self->tolerance = 3e-3; /* the gradients of the logits may be rounded to bf16 before they meet W */
+            }
+        }
+    }
+}
+
 const op_case *op_cases_large(int *count) {
     op_cases(count);
     static int first;
     if (first == 0) {
         first = num_cases;
         add_large_cases();
+        add_bf16_weights(first);
         num_large = num_cases - first;
         num_cases = first;
     }
@@ -609,6 +646,7 @@ const op_case *op_cases(int *count) {
         }
         add_linear(9, 12, 10, false);
         add_linear(70, 65, 33, true);
+        add_linear(70, 128, 100, true);
         add_lora(9, 12, 10, 1, true, 0.0f, LK_LORA_FACTORED);
         add_lora(70, 65, 48, 8, false, 0.0f, LK_LORA_FACTORED);
         add_lora(70, 65, 48, 3, true, 0.25f, LK_LORA_FACTORED);
@@ -643,6 +681,7 @@ const op_case *op_cases(int *count) {
         add_elementwise(33, 129);
         add_optimizer(3, 5);
         add_optimizer(33, 129);
+        add_bf16_weights(0);
     }
     *count = num_cases;
     return cases;

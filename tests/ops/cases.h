@@ -31,7 +31,8 @@ typedef struct case_input {
     case_values values;
     int64_t bound;
     lk_role role;  /* WEIGHT unless the node mutates it (STATE) */
-    lk_dtype dtype; /* F32 or I32; the gradient test turns F32 into F64 */
+    lk_dtype dtype; /* F32, BF16 or I32; the gradient test turns floats into F64 */
+    bool short_values; /* are such that bf16 holds them exactly, whatever the dtype */
 } case_input;
 
 typedef struct op_case {

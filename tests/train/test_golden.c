@@ -63,7 +63,7 @@ static double setting(const golden *self, const char *name, double otherwise) {
 }
 
 /* False, with the reason printed, where the device is not there. */
-static bool open_run(golden *self, const char *device, const char *run) {
+static bool open_run(golden *self, const char *device, const char *run, lk_dtype dtype) {
     *self = (golden){0};
     snprintf(self->folder, sizeof self->folder, "%s/golden/%s", LK_TEST_DATA, run);
     ck_assert_int_eq(lk_context_create(NULL, &self->context), LK_OK);
@@ -92,6 +92,7 @@ static bool open_run(golden *self, const char *device, const char *run) {
     lk_model_options_init(&options);
     const char *task = json_string_value(json_object_get(self->settings, "task"));
     options.task = task != NULL && strcmp(task, "classify") == 0 ? LK_TASK_CLASSIFY : LK_TASK_CAUSAL_LM;
+    options.dtype = dtype;
     SUCCEEDS(self, lk_model_load(self->session, model, &options, &self->model));
     lk_data_options data;
     lk_data_options_init(&data);
@@ -194,7 +195,7 @@ static double check_gradients(golden *self, const char *adapter, const char *exp
 START_TEST(test_training_agrees_with_pytorch) {
     const char *device = devices[(size_t)_i / LK_COUNT(runs)], *run = runs[(size_t)_i % LK_COUNT(runs)];
     golden self;
-    if (!open_run(&self, device, run)) {
+    if (!open_run(&self, device, run, LK_DTYPE_F32)) {
         return;
     }
     start(&self, "init_adapter");
@@ -227,10 +228,61 @@ START_TEST(test_training_agrees_with_pytorch) {
 }
 END_TEST
 
+typedef struct curve {
+    double losses[64];
+    size_t count, weights;
+} curve;
+
+/* False where the device is not there. */
+static bool train_curve(const char *run, lk_dtype dtype, curve *out) {
+    golden self;
+    *out = (curve){.count = 0};
+    if (!open_run(&self, devices[0], run, dtype)) {
+        return false;
+    }
+    start(&self, "init_adapter");
+    out->count = LK_MIN((size_t)setting(&self, "steps", 0), LK_COUNT(out->losses));
+    for (size_t i = 0; i < out->count; i++) {
+        lk_step_report report;
+        SUCCEEDS(&self, lk_trainer_step(self.trainer, &report));
+        out->losses[i] = report.loss;
+    }
+    lk_memory_report memory;
+    lk_trainer_get_memory(self.trainer, &memory);
+    out->weights = memory.weights;
+    char *plan;
+    SUCCEEDS(&self, lk_trainer_profile(self.trainer, true, &plan));
+    ck_assert_msg(strstr(plan, "\"device\": \"reference\"") == NULL, "%s: an operation runs on the reference", run);
+    ck_assert_msg(strstr(plan, "\"device\": \"cpu\"") != NULL, "%s: no operation runs on the CPU", run);
+    lk_release(self.context, plan);
+    close_run(&self);
+    return true;
+}
+
+/* Rounding the weights to bf16 moves the losses a little; it halves the memory, and nothing falls back. */
+START_TEST(test_bf16_weights) {
+    curve full, half, again;
+    if (!train_curve(runs[_i], LK_DTYPE_F32, &full)) {
+        return;
+    }
+    ck_assert(train_curve(runs[_i], LK_DTYPE_BF16, &half) && train_curve(runs[_i], LK_DTYPE_BF16, &again));
+    double worst = 0.0;
+    for (size_t i = 0; i < full.count; i++) {
+        worst = fmax(worst, fabs(half.losses[i] - full.losses[i]));
+        ck_assert_double_eq(half.losses[i], again.losses[i]);
+    }
+    printf("bf16      %-36s loss %.1e, weights %zu of %zu bytes\n", runs[_i], worst, half.weights, full.weights);
+    ck_assert_uint_gt(full.count, 0);
+    ck_assert_double_gt(worst, 0.0);
+    ck_assert_double_lt(worst, 0.02);
+    ck_assert_double_lt((double)half.weights, 0.51 * (double)full.weights);
+}
+END_TEST
+
 /* The logits of the first sequence of the first batch. */
 START_TEST(test_logits_agree_with_pytorch) {
     golden self;
-    if (!open_run(&self, devices[0], runs[_i])) {
+    if (!open_run(&self, devices[0], runs[_i], LK_DTYPE_F32)) {
         return;
     }
     if (!lk_path_is_file(in_folder(&self, "logits.safetensors"))) {
@@ -268,6 +320,7 @@ int main(void) {
     TCase *tests = tcase_create("golden");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_training_agrees_with_pytorch, 0, (int)(LK_COUNT(runs) * LK_COUNT(devices)));
+    tcase_add_loop_test(tests, test_bf16_weights, 0, (int)LK_COUNT(runs));
     tcase_add_loop_test(tests, test_logits_agree_with_pytorch, 0, (int)LK_COUNT(runs));
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -8,5 +8,6 @@ void LK_CPU(linear)(const lk_cpu_call *call) {
     lk_cpu_gemm gemm = {.m = x->shape[0], .n = out, .num_terms = 1, .c = call->outputs[0], .c_row = out};
     gemm.terms[0] = lk_cpu_term_of(call->inputs[X], false, in, call->inputs[WEIGHT], weight->dtype, true, in, 1.0f, in);
     gemm.bias = lk_has_input(call->node, BIAS) ? call->inputs[BIAS] : NULL;
+    LK_CPU(gemm_narrow)(call, &gemm, call->scratch);
     LK_CPU(gemm)(call, &gemm);
 }

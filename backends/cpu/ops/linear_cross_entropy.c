@@ -2,7 +2,10 @@
  *
  * Tokens that count are taken in blocks. Of a block the logits are made transposed, [vocab][token]: rows of W are then
  * used where they stand, maxima and sums of many tokens go in one vector, and every thread has a part of the vocabulary
- * to itself. The second pass turns logits into their gradients and multiplies them by W again, while W is at hand. */
+ * to itself. The second pass turns logits into their gradients and multiplies them by W again, while W is at hand.
+ *
+ * Where the processor multiplies bf16 itself and W is bf16, x and the gradients of the logits are rounded to bf16 for
+ * the products, and packed in pairs (tile.h); rows of W are then pairs as they stand. */
 #include <float.h>
 
 #include "core/ops/cross_entropy.h"
@@ -25,6 +28,7 @@ typedef struct loss_job {
     const int32_t *tokens;                    /* which ones */
     float *logits, *x, *maxima, *sums, *lse, *shares;
     float scale;
+    bool pairs;
 } loss_job;
 
 static int64_t slice_rows(const loss_job *job) {
@@ -41,6 +45,62 @@ static const float *weight_rows(const loss_job *job, int64_t first, int64_t rows
     return memory;
 }
 
+#if VF_PAIRS
+/* Whether rows of W are whole pairs, and a slice of it fits in half a worker's memory. */
+static bool can_pair(const loss_job *job) {
+    return job->call->node->inputs[WEIGHT]->dtype == LK_DTYPE_BF16 && job->width % 2 == 0 &&
+           (job->width + TILE_COLUMNS) * ((slice_rows(job) + 1) / 2) <= SLICE_FLOATS;
+}
+
+/* Some rows of W in panels, with rows 2 i and 2 i + 1 as pairs. */
+static void pack_weight_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *packed) {
+    const uint16_t *weight = (const uint16_t *)job->call->inputs[WEIGHT] + first * job->width;
+    int64_t pairs = (rows + 1) / 2, whole = job->width / VF_WIDTH * VF_WIDTH;
+    for (int64_t i = 0; i < pairs; i++) {
+        const uint16_t *even = weight + 2 * i * job->width;
+        const uint16_t *odd = 2 * i + 1 < rows ? even + job->width : NULL;
+        for (int64_t h = 0; h < job->width; h += VF_WIDTH) {
+            uint32_t *to = packed + h / TILE_COLUMNS * TILE_COLUMNS * pairs + i * TILE_COLUMNS + h % TILE_COLUMNS;
+            if (h < whole) {
+                vp_store(to, vp_round(vf_load_bf16(even + h), odd != NULL ? vf_load_bf16(odd + h) : vf_zero()));
+                continue;
+            }
+            for (int64_t j = 0; j < VF_WIDTH; j++) {
+                uint32_t high = odd != NULL && h + j < job->width ? odd[h + j] : 0;
+                to[j] = h + j < job->width ? even[h + j] | high << 16 : 0;
+            }
+        }
+    }
+}
+
+/* dx of the part += the gradients of its logits, in pairs, times its rows of W. */
+static void add_share_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *packed, float *share) {
+    int64_t pairs = (rows + 1) / 2, columns = job->width;
+    uint32_t gathered[SLICE / 2 * TILE_ROWS + VF_WIDTH];
+    pack_weight_pairs(job, first, rows, packed);
+    for (int64_t t = 0; t < job->count; t += TILE_ROWS) {
+        for (int64_t i = 0; i < pairs; i++) { /* what a vector holds beyond the tile is written over by the next pair */
+            const float *even = job->logits + (first + 2 * i) * job->stride + t;
+            for (int r = 0; r < TILE_ROWS; r += VF_WIDTH) {
+                int lanes = LK_MIN(TILE_ROWS - r, VF_WIDTH);
+                vf odd = 2 * i + 1 < rows ? vf_get(even + job->stride + r, lanes) : vf_zero();
+                vp_store(gathered + i * TILE_ROWS + r, vp_round(vf_get(even + r, lanes), odd));
+            }
+        }
+        for (int64_t h = 0; h < columns; h += TILE_COLUMNS) {
+            tile_job tile_of = {.num_segments = 1, .c_row = columns, .addend_row = columns, .padded = true};
+            tile_of.columns = (int)LK_MIN(columns - h, (int64_t)TILE_COLUMNS);
+            tile_of.segments[0] = (tile_segment){
+                NULL, 2, 2 * TILE_ROWS, (const float *)(const void *)(packed + h * pairs), TILE_COLUMNS, pairs};
+            tile_of.pairs[0] = (const uint16_t *)(const void *)gathered;
+            tile_of.c = share + t * columns + h;
+            tile_of.addend = tile_of.c;
+            tile((int)LK_MIN(job->count - t, (int64_t)TILE_ROWS), &tile_of);
+        }
+    }
+}
+#endif
+
 /* x transposed, in panels of a tile's width; the last is filled up with zeros. */
 static void pack_task(void *argument, int task, int worker) {
     (void)worker;
@@ -49,6 +109,14 @@ static void pack_task(void *argument, int task, int worker) {
     for (int64_t j = 0; j < TILE_COLUMNS; j++) {
         int64_t t = (int64_t)task * TILE_COLUMNS + j;
         const float *x = (const float *)job->call->inputs[X] + (t < job->count ? job->tokens[t] : 0) * job->width;
+        if (job->pairs) {
+            uint16_t *to = (uint16_t *)(void *)panel + 2 * j;
+            for (int64_t i = 0; i < job->width; i += 2) {
+                to[i * TILE_COLUMNS] = t < job->count ? lk_f32_to_bf16(x[i]) : 0;
+                to[i * TILE_COLUMNS + 1] = t < job->count ? lk_f32_to_bf16(x[i + 1]) : 0;
+            }
+            continue;
+        }
         for (int64_t i = 0; i < job->width; i++) {
             panel[i * TILE_COLUMNS + j] = t < job->count ? x[i] : 0.0f;
         }
@@ -72,6 +140,20 @@ static void add_to_sums(const loss_job *job, int64_t first, int64_t rows, float 
     }
 }
 
+/* Rows [v, v + rows) of the logits: W's rows are the A of the product, as they stand. */
+static void logits_of_pairs(const loss_job *job, const uint16_t *weight, int64_t rows, int64_t v) {
+    for (int64_t t = 0; t < job->stride; t += TILE_COLUMNS) {
+        tile_job tile_of = {.num_segments = 1, .c_row = job->stride, .columns = TILE_COLUMNS, .padded = true};
+        tile_of.segments[0] =
+            (tile_segment){NULL, job->width, 2, job->x + t * job->width, TILE_COLUMNS, job->width / 2};
+        for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+            tile_of.pairs[0] = weight + i * job->width;
+            tile_of.c = job->logits + (v + i) * job->stride + t;
+            tile((int)LK_MIN(rows - i, (int64_t)TILE_ROWS), &tile_of);
+        }
+    }
+}
+
 static void logits_task(void *argument, int task, int worker) {
     const loss_job *job = argument;
     float *maxima = job->maxima + task * job->stride, *sums = job->sums + task * job->stride;
@@ -82,10 +164,15 @@ static void logits_task(void *argument, int task, int worker) {
     lk_range range = lk_split(job->vocab_size, TILE_ROWS, (int)job->parts, task);
     for (int64_t v = range.begin, rows; v < range.end; v += rows) {
         rows = LK_MIN(slice_rows(job), range.end - v);
-        const float *weight = weight_rows(job, v, rows, lk_cpu_worker_memory(job->call, worker));
-        for (int64_t t = 0; t < job->stride; t += TILE_COLUMNS) {
-            tile_segment segment = {weight, job->width, 1, job->x + t * job->width, TILE_COLUMNS, job->width};
-            tile_block(rows, TILE_COLUMNS, segment, true, false, job->logits + v * job->stride + t, job->stride);
+        if (job->pairs) {
+            const uint16_t *weight = (const uint16_t *)job->call->inputs[WEIGHT] + v * job->width;
+            logits_of_pairs(job, weight, rows, v);
+        } else {
+            const float *weight = weight_rows(job, v, rows, lk_cpu_worker_memory(job->call, worker));
+            for (int64_t t = 0; t < job->stride; t += TILE_COLUMNS) {
+                tile_segment segment = {weight, job->width, 1, job->x + t * job->width, TILE_COLUMNS, job->width};
+                tile_block(rows, TILE_COLUMNS, segment, true, false, job->logits + v * job->stride + t, job->stride);
+            }
         }
         add_to_sums(job, v, rows, maxima, sums);
     }
@@ -143,6 +230,12 @@ static void gradient_task(void *argument, int task, int worker) {
     for (int64_t v = range.begin, rows; v < range.end; v += rows) {
         rows = LK_MIN(slice_rows(job), range.end - v);
         to_gradients(job, v, rows);
+#if VF_PAIRS
+        if (job->pairs) {
+            add_share_pairs(job, v, rows, (uint32_t *)(void *)packed, share);
+            continue;
+        }
+#endif
         const float *weight = weight_rows(job, v, rows, widened);
         int64_t columns = job->width;
         bool fits = (columns + TILE_COLUMNS) * rows <= SLICE_FLOATS;
@@ -220,6 +313,9 @@ void LK_CPU(linear_cross_entropy)(const lk_cpu_call *call) {
     job.lse = take(&cursor, block);
     job.shares = (float *)(void *)cursor;
     job.scale = *(const float *)call->inputs[LOSS_SCALE];
+#if VF_PAIRS
+    job.pairs = can_pair(&job);
+#endif
     /* as few blocks as there must be, and those alike */
     int64_t blocks = LK_MAX((counted + block - 1) / block, (int64_t)1), size = (counted + blocks - 1) / blocks;
     double loss = 0.0;

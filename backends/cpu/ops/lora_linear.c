@@ -79,6 +79,7 @@ void LK_CPU(lora_linear)(const lk_cpu_call *call) {
     if (merged) {
         gemm.update = &update;
     } else {
+        LK_CPU(gemm_narrow)(call, &gemm, (float *)call->scratch + lk_cpu_floats(tokens * rank) / sizeof(float));
         gemm.terms[gemm.num_terms++] = update;
     }
     LK_CPU(gemm)(call, &gemm);

@@ -131,10 +131,13 @@ void LK_CPU(lora_linear_backward)(const lk_cpu_call *call) {
             update = lk_cpu_term_of(call->inputs[LORA_B], false, rank, call->inputs[LORA_A], LK_DTYPE_F32, false, in,
                                     lora->scale, rank);
             job.dx.update = &update;
-        } else if (job.mask == NULL) {
+        } else {
+            LK_CPU(gemm_narrow)(call, &job.dx, db_transposed + lk_cpu_floats(out * rank) / sizeof(float));
+        }
+        if (!merged && job.mask == NULL) {
             job.dx.terms[job.dx.num_terms++] =
                 lk_cpu_term_of(z, false, rank, call->inputs[LORA_A], LK_DTYPE_F32, false, in, 1.0f, rank);
-        } else {
+        } else if (!merged) {
             lk_pool_run(call->pool, start_dx_task, &job, call->threads * 4);
             job.dx.addend = job.dx.c;
         }

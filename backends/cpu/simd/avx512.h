@@ -126,3 +126,28 @@ static inline void vf_transpose(vf row[16]) {
         row[i] = a[i];
     }
 }
+
+#if defined(__AVX512BF16__)
+#define VF_PAIRS 1
+typedef __m512i vp;
+
+static inline vp vp_load(const uint32_t *p) {
+    return _mm512_loadu_si512(p);
+}
+static inline void vp_store(uint32_t *p, vp x) {
+    _mm512_storeu_si512(p, x);
+}
+static inline vp vp_set1(const uint16_t *p) {
+    int pair;
+    memcpy(&pair, p, sizeof pair);
+    return _mm512_set1_epi32(pair);
+}
+static inline vp vp_round(vf a, vf b) {
+    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a));
+    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(b));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+static inline vf vp_dot(vp x, vp y, vf c) {
+    return _mm512_dpbf16_ps(c, (__m512bh)x, (__m512bh)y);
+}
+#endif

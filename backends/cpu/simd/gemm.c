@@ -151,6 +151,55 @@ static void pack(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t co
     }
 }
 
+/* The same in pairs of bf16: k is even but for the last, which is filled up with a zero. */
+#if VF_PAIRS
+static void pack_pairs_rows(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns,
+                            uint32_t *panel) {
+    const uint16_t *b = (const uint16_t *)term->b + first_k * term->b_k + column;
+    for (int64_t p = 0; p < k; p += 2, b += 2 * term->b_k, panel += TILE_COLUMNS) {
+        for (int j = 0; j < columns; j += VF_WIDTH) {
+            int lanes = LK_MIN(columns - j, VF_WIDTH);
+            vf low = load_as(b + j, LK_DTYPE_BF16, lanes);
+            vp_store(panel + j,
+                     vp_round(low, p + 1 < k ? load_as(b + term->b_k + j, LK_DTYPE_BF16, lanes) : vf_zero()));
+        }
+    }
+}
+
+static void pack_pairs_transposed(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns,
+                                  uint32_t *panel) {
+    const uint16_t *b = (const uint16_t *)term->b + first_k;
+    for (int j = 0; j < columns; j += VF_WIDTH) {
+        for (int64_t p = 0; p < k; p += 2 * VF_WIDTH) {
+            int deep = (int)LK_MIN(k - p, (int64_t)(2 * VF_WIDTH));
+            vf block[VF_WIDTH];
+            for (int i = 0; i < VF_WIDTH; i++) {
+                uint16_t padded[2 * VF_WIDTH] = {0};
+                const uint16_t *line = padded;
+                if (j + i < columns && deep == 2 * VF_WIDTH) {
+                    line = b + (column + j + i) * term->b_column + p;
+                } else if (j + i < columns) {
+                    memcpy(padded, b + (column + j + i) * term->b_column + p, (size_t)deep * sizeof *padded);
+                }
+                block[i] = vf_load((const float *)(const void *)line);
+            }
+            vf_transpose(block); /* moves whole pairs */
+            for (int i = 0; 2 * i < deep; i++) {
+                vf_store((float *)(void *)(panel + (p / 2 + i) * TILE_COLUMNS + j), block[i]);
+            }
+        }
+    }
+}
+
+static void pack_pairs(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns, float *panel) {
+    if (term->b_column == 1) {
+        pack_pairs_rows(term, first_k, k, column, columns, (uint32_t *)(void *)panel);
+    } else {
+        pack_pairs_transposed(term, first_k, k, column, columns, (uint32_t *)(void *)panel);
+    }
+}
+#endif
+
 /* Adds the update to a packed part of B: B[k, j] += sum over r of A[k, r] B'[r, j]. */
 static void add_update(const lk_cpu_term *update, int64_t first_k, int64_t k, int64_t column, int columns,
                        const workspace *space) {
@@ -186,6 +235,7 @@ static void gather_rows(const tile_segment *from, int rows, float *to) {
 static void run_tiles(const lk_cpu_gemm *gemm, lk_range rows, tile_job *job, const bool *gather, float *gathered,
                       const float *addend, int64_t column) {
     const float *a[2] = {job->segments[0].a, job->segments[1].a};
+    const uint16_t *pairs[2] = {job->pairs[0], job->pairs[1]};
     int64_t a_row[2] = {job->segments[0].a_row, job->segments[1].a_row};
     int64_t a_k[2] = {job->segments[0].a_k, job->segments[1].a_k};
     for (int64_t i = rows.begin; i < rows.end; i += TILE_ROWS) {
@@ -193,6 +243,10 @@ static void run_tiles(const lk_cpu_gemm *gemm, lk_range rows, tile_job *job, con
         float *place = gathered;
         for (int s = 0; s < job->num_segments; s++) {
             tile_segment *segment = &job->segments[s];
+            if (pairs[s] != NULL) {
+                job->pairs[s] = pairs[s] + i * a_row[s];
+                continue;
+            }
             segment->a = a[s] + i * a_row[s];
             segment->a_row = a_row[s];
             segment->a_k = a_k[s];
@@ -230,8 +284,15 @@ static void run_panel(const lk_cpu_gemm *gemm, lk_range rows, int64_t column, in
             tile_segment *segment = &job.segments[job.num_segments];
             float *panel = space->panel + (PANEL_K - room) * TILE_COLUMNS;
             *segment = (tile_segment){term->a + done * term->a_k, term->a_row, term->a_k, panel, TILE_COLUMNS, k};
-            gather[job.num_segments] = far_apart(term, rows.end - rows.begin);
-            if (few_rows && usable_in_place(term)) {
+            gather[job.num_segments] = term->narrow == NULL && far_apart(term, rows.end - rows.begin);
+#if VF_PAIRS
+            if (term->narrow != NULL) {
+                *segment = (tile_segment){NULL, term->narrow_row, 2, panel, TILE_COLUMNS, (k + 1) / 2};
+                job.pairs[job.num_segments] = term->narrow + done;
+                pack_pairs(term, done, k, column, columns, panel);
+            } else
+#endif
+                if (few_rows && usable_in_place(term)) {
                 segment->b = (const float *)term->b + done * term->b_k + column;
                 segment->b_k = term->b_k;
                 job.padded = false;
@@ -306,9 +367,9 @@ static void dot_any(int rows, int columns, const float *a, int64_t a_row, const 
                     float scale, float total[DOT_ROWS][DOT_COLUMNS]) {
     switch (rows * 8 + columns) {
         DOT_CASE(1, 1)
-        DOT_CASE(1, 2) DOT_CASE(1, 3) DOT_CASE(1, 4) DOT_CASE(2, 1) DOT_CASE(2, 2) DOT_CASE(2, 3) DOT_CASE(2, 4)
-            DOT_CASE(3, 1) DOT_CASE(3, 2) DOT_CASE(3, 3) DOT_CASE(3, 4) DOT_CASE(4, 1) DOT_CASE(4, 2) DOT_CASE(4, 3)
-                DOT_CASE(4, 4)
+        DOT_CASE(1, 2)
+        DOT_CASE(1, 3) DOT_CASE(1, 4) DOT_CASE(2, 1) DOT_CASE(2, 2) DOT_CASE(2, 3) DOT_CASE(2, 4) DOT_CASE(3, 1)
+            DOT_CASE(3, 2) DOT_CASE(3, 3) DOT_CASE(3, 4) DOT_CASE(4, 1) DOT_CASE(4, 2) DOT_CASE(4, 3) DOT_CASE(4, 4)
     }
 }
 
@@ -426,6 +487,46 @@ void LK_CPU(gemm_task)(const lk_cpu_gemm *gemm, lk_cpu_gemm_grid grid, int task,
     lk_range rows = lk_split(gemm->m, TILE_ROWS, grid.row_tasks, task % grid.row_tasks);
     lk_range columns = lk_split(gemm->n, grid.column_grain, grid.column_tasks, task / grid.row_tasks);
     LK_CPU(gemm_part)(gemm, rows, columns, memory);
+}
+
+/* Rows of A rounded to bf16, filled up with zeros to a multiple of 32. */
+#if VF_PAIRS
+typedef struct narrow_job {
+    const lk_cpu_term *term;
+    uint16_t *to;
+    int64_t rows, row;
+    int tasks;
+} narrow_job;
+
+static void narrow_task(void *argument, int task, int worker) {
+    (void)worker;
+    const narrow_job *job = argument;
+    const lk_cpu_term *term = job->term;
+    lk_range range = lk_split(job->rows, 1, job->tasks, task);
+    for (int64_t i = range.begin; i < range.end; i++) {
+        uint16_t *to = job->to + i * job->row;
+        LK_CPU(narrow)(to, term->a + i * term->a_row, LK_DTYPE_BF16, term->k);
+        memset(to + term->k, 0, (size_t)(job->row - term->k) * sizeof *to);
+    }
+}
+#endif
+
+void LK_CPU(gemm_narrow)(const lk_cpu_call *call, lk_cpu_gemm *gemm, void *memory) {
+#if VF_PAIRS
+    lk_cpu_term *term = &gemm->terms[0];
+    if (gemm->num_terms > 0 && term->b_dtype == LK_DTYPE_BF16 && term->a_k == 1 && term->scale == 1.0f &&
+        gemm->update == NULL && gemm->m > DOT_ROWS && (term->b_column == 1 || term->b_k == 1)) {
+        narrow_job job = {term, memory, gemm->m, (term->k + 31) / 32 * 32, 0};
+        job.tasks = lk_cpu_tasks(call, gemm->m, 6.0 * (double)(gemm->m * term->k));
+        lk_pool_run(call->pool, narrow_task, &job, job.tasks);
+        term->narrow = memory;
+        term->narrow_row = job.row;
+    }
+#else
+    (void)call;
+    (void)gemm;
+    (void)memory;
+#endif
 }
 
 typedef struct gemm_job {

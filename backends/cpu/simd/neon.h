@@ -106,3 +106,27 @@ static inline void vf_transpose(vf row[4]) {
     row[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
     row[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
 }
+
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define VF_PAIRS 1
+typedef uint32x4_t vp;
+
+static inline vp vp_load(const uint32_t *p) {
+    return vld1q_u32(p);
+}
+static inline void vp_store(uint32_t *p, vp x) {
+    vst1q_u32(p, x);
+}
+static inline vp vp_set1(const uint16_t *p) {
+    uint32_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return vdupq_n_u32(pair);
+}
+static inline vp vp_round(vf a, vf b) {
+    uint16x4_t low = vreinterpret_u16_bf16(vcvt_bf16_f32(a)), high = vreinterpret_u16_bf16(vcvt_bf16_f32(b));
+    return vorrq_u32(vmovl_u16(low), vshll_n_u16(high, 16));
+}
+static inline vf vp_dot(vp x, vp y, vf c) {
+    return vbfdotq_f32(c, vreinterpretq_bf16_u32(x), vreinterpretq_bf16_u32(y));
+}
+#endif

@@ -5,6 +5,9 @@
  *   vf_select_lt(a, b, x, y) = a < b ? x : y, vf_round (to even), vf_scale2(x, n) = x 2^n for integral n in [-150, 128]
  *   vf_sum vf_maximum (over lanes, in a fixed order)
  *   vf_load_bf16 vf_load_f16 vf_store_bf16 vf_store_f16 (to even), vf_transpose (VF_WIDTH rows, in place)
+ * and, with VF_PAIRS, where the processor multiplies bf16 itself: a `vp` holds VF_WIDTH pairs of bf16,
+ *   vp_load vp_store, vp_set1 (one pair, of any alignment, in all lanes), vp_round(a, b) (a pair per lane, from both)
+ *   vp_dot(x, y, c) = c + x[0] y[0] + x[1] y[1] in each lane. Numbers below the normal range count as zero in these.
  * Kernels are written in it once, and compiled for each instruction set. */
 #ifndef LK_CPU_SIMD_H
 #define LK_CPU_SIMD_H
@@ -24,6 +27,10 @@
 #include "backends/cpu/simd/neon.h"
 #else
 #include "backends/cpu/simd/generic.h"
+#endif
+
+#ifndef VF_PAIRS
+#define VF_PAIRS 0
 #endif
 
 /* Polynomials: minimax fits (Remez) of our own; coefficients from the constant upwards. */

@@ -1,7 +1,8 @@
 /* The innermost kernel of every matrix product: a tile of C stays in registers while k runs.
  *
  * C[i, j] = addend + bias[j] + sum over segments, over k, of a[i, k] b[k, j]. A is read by broadcasting single elements
- * at any stride; rows of B are contiguous. */
+ * at any stride; rows of B are contiguous. Where the processor multiplies bf16 itself, a segment may consist of pairs:
+ * element (2 k, 2 k + 1) of a row of A, and of each column of B, side by side. */
 #ifndef LK_CPU_TILE_H
 #define LK_CPU_TILE_H
 
@@ -30,6 +31,8 @@ typedef struct tile_segment {
 typedef struct tile_job {
     tile_segment segments[2];
     int num_segments;
+    /* not NULL: pairs in place of the segment's a; a_row and a_k are counted in bf16 numbers, b_k and k in pairs */
+    const uint16_t *pairs[2];
     const float *addend; /* row stride addend_row; NULL: none */
     int64_t addend_row;
     const float *bias; /* NULL: none */
@@ -51,6 +54,25 @@ LK_CPU_INLINE void tile_run(const int rows, const int vectors, const bool guarde
         const tile_segment *segment = &job->segments[s];
         const float *a = segment->a, *b = segment->b;
         const int64_t a_row = segment->a_row, a_k = segment->a_k, b_k = segment->b_k;
+#if VF_PAIRS
+        if (job->pairs[s] != NULL) {
+            const uint16_t *pairs = job->pairs[s];
+            const uint32_t *panel = (const uint32_t *)(const void *)b;
+            for (int64_t k = segment->k; k > 0; k--, pairs += a_k, panel += b_k) {
+                vp line[TILE_VECTORS];
+                LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
+                    line[j] = vp_load(panel + j * VF_WIDTH);
+                }
+                LK_CPU_UNROLL for (int i = 0; i < rows; i++) {
+                    vp x = vp_set1(pairs + i * a_row);
+                    LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
+                        sum[i][j] = vp_dot(x, line[j], sum[i][j]);
+                    }
+                }
+            }
+            continue;
+        }
+#endif
         for (int64_t k = segment->k; k > 0; k--, a += a_k, b += b_k) {
             vf line[TILE_VECTORS];
             LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
