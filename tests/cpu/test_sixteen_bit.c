@@ -78,6 +78,12 @@ START_TEST(test_sixteen_bit_storage) {
                 self.inputs[i].dtype = dtype;
             }
         }
+        if (weights_only && dtype == LK_DTYPE_BF16 && self.inputs[0].dtype == LK_DTYPE_F32) {
+            self.inputs[0].short_values = true; /* products of bf16 may round what meets the weight */
+            if (self.op == LK_OP_LINEAR_CROSS_ENTROPY) {
+                self.tolerance = 3e-3; /* and the gradients of the logits */
+            }
+        }
         run += check_case(context, device, &self, &failed);
     }
     printf("%s, %s: %d kernel runs, %d failed (seed %llu)\n", lk_dtype_name(dtype),
