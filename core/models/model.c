@@ -121,7 +121,7 @@ static lk_status load_weight(lk_model *model, const char *name, int rank, const 
     bool stored = from <= STORED_TRANSPOSED || is_stored(model, name, rank, shape);
     if (stored) {
         const lk_stored_tensor *tensor;
-        const int64_t turned[] = {shape[1], shape[0]};
+        const int64_t turned[] = {shape[rank - 1], shape[0]};
         LK_TRY(lk_pretrained_find(model->pretrained, name, &tensor));
         LK_TRY(lk_stored_tensor_expect_shape(model->context, tensor, rank, from == STORED_TRANSPOSED ? turned : shape));
         if (can_wrap(model, tensor, dtype, from)) {
