@@ -47,7 +47,7 @@ typedef struct cli_workspace {
     /* options */
     lk_session_options session_options;
     lk_model_options model_options;
-    int task; /* an lk_task */
+    int task;  /* an lk_task */
     int dtype; /* index into cli_dtype_names */
     const char *model_path, *adapter_path;
     bool quiet, verbose;
@@ -65,7 +65,8 @@ void cli_workspace_init(cli_workspace *workspace);
 /* --device, --threads, --kernels, --quiet, --verbose */
 void cli_workspace_options(cli_workspace *workspace, cli_options *options);
 /* --model, required; --dtype */
-void cli_model_options(cli_workspace *workspace, cli_options *options);
+void cli_model_options(cli_workspace *workspace, cli_options *options); /* with those of the task */
+void cli_task_options(cli_workspace *workspace, cli_options *options);
 /* Each opens what its options name, and reports a failure; returns the exit status. */
 int cli_open_context(cli_workspace *workspace);
 int cli_open_session(cli_workspace *workspace);

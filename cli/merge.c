@@ -28,6 +28,7 @@ static void declare(merge_command *command, cli_options *options) {
     cli_required(options);
     cli_text(options, "adapter", 0, &workspace->adapter_path, "DIR", "a PEFT folder");
     cli_required(options);
+    cli_task_options(workspace, options);
     cli_text(options, "out", 'o', &command->out, "DIR", "the folder to write");
     cli_required(options);
     cli_choice(options, "dtype", 0, &command->out_dtype, cli_dtype_names, "type of the written weights");

@@ -34,15 +34,19 @@ void cli_workspace_options(cli_workspace *workspace, cli_options *options) {
     cli_flag(options, "verbose", 'v', &workspace->verbose, true, "also what helps to find a fault");
 }
 
-void cli_model_options(cli_workspace *workspace, cli_options *options) {
-    cli_text(options, "model", 'm', &workspace->model_path, "PATH",
-             "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file");
-    cli_required(options);
+void cli_task_options(cli_workspace *workspace, cli_options *options) {
     static const char *const tasks[] = {"causal-lm", "classify", NULL};
     cli_choice(options, "task", 0, &workspace->task, tasks,
                "predict the next token, or one class per text (lines of a .tsv: class, TAB, text)");
     cli_int64(options, "labels", 0, &workspace->model_options.num_labels, 0,
               "with --task classify: the number of classes; 0: as config.json says, or 2");
+}
+
+void cli_model_options(cli_workspace *workspace, cli_options *options) {
+    cli_text(options, "model", 'm', &workspace->model_path, "PATH",
+             "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file");
+    cli_required(options);
+    cli_task_options(workspace, options);
     cli_choice(options, "dtype", 0, &workspace->dtype, cli_dtype_names, "type of the frozen weights in memory");
 }
 
