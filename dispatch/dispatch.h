@@ -81,12 +81,11 @@ typedef struct lk_program_options {
     const lk_preferences *preferences; /* NULL: none */
     lk_device *const *devices;         /* in order of preference; the variables' home first, the reference last */
     int num_devices;
-    bool plan_only;                    /* choose and plan, but allocate nothing on a device: for `lorikeet plan` */
+    bool plan_only; /* choose and plan, but allocate nothing on a device: for `lorikeet plan` */
 } lk_program_options;
 
 /* Optimizes and takes over the graph (also on failure), which must not be changed any more. */
-lk_status lk_program_compile(lk_context *context, lk_graph *graph, const lk_program_options *options,
-                             lk_program **out);
+lk_status lk_program_compile(lk_context *context, lk_graph *graph, const lk_program_options *options, lk_program **out);
 void lk_program_destroy(lk_program *program);
 lk_status lk_program_run(lk_program *program);
 /* Copies a tensor marked as output out of the last run. */

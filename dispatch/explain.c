@@ -92,11 +92,11 @@ static json_t *explain_one(const lk_program *program, const explain_group *group
         }
         json_array_append_new(others, other);
     }
-    json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:i, s:f, s:s, s:f, s:f, s:o}", "op", lk_op_name(node->op), "kernel",
-                            placement.kernel->name, "device", placement.device->caps.backend, "rule", placement.rule,
-                            "count", (int)group->count, "estimated_seconds", group->estimated, "example", node->scope,
-                            "flops", lk_node_flops(node) * group->count, "bytes", lk_node_bytes(node) * group->count,
-                            "others", others);
+    json_t *row =
+        json_pack("{s:s, s:s, s:s, s:s, s:i, s:f, s:s, s:f, s:f, s:o}", "op", lk_op_name(node->op), "kernel",
+                  placement.kernel->name, "device", placement.device->caps.backend, "rule", placement.rule, "count",
+                  (int)group->count, "estimated_seconds", group->estimated, "example", node->scope, "flops",
+                  lk_node_flops(node) * group->count, "bytes", lk_node_bytes(node) * group->count, "others", others);
     if (row != NULL) {
         int shown = LK_MIN(node->num_inputs, 8); /* an optimizer has hundreds */
         json_object_set_new(row, "input_shapes", shapes_of(node->inputs, shown));
@@ -126,9 +126,9 @@ lk_status lk_explain_program(const lk_program *program, const char *title, json_
     }
     lk_free(context, groups);
     lk_program_memory memory = lk_program_memory_of(program);
-    *out = json_pack("{s:s, s:i, s:f, s:I, s:I, s:o}", "program", title, "commands", (int)commands,
-                     "estimated_seconds", estimated, "arena_bytes", (json_int_t)memory.arena_bytes,
-                     "arena_lower_bound_bytes", (json_int_t)memory.lower_bound_bytes, "kernels", rows);
+    *out = json_pack("{s:s, s:i, s:f, s:I, s:I, s:o}", "program", title, "commands", (int)commands, "estimated_seconds",
+                     estimated, "arena_bytes", (json_int_t)memory.arena_bytes, "arena_lower_bound_bytes",
+                     (json_int_t)memory.lower_bound_bytes, "kernels", rows);
     if (*out == NULL) {
         return lk_out_of_memory(context, (size_t)commands, "a plan");
     }

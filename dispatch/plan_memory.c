@@ -61,8 +61,7 @@ static size_t most_alive(const block *blocks, int32_t count, size_t *live, int32
     return most;
 }
 
-lk_status lk_plan_memory(lk_context *context, lk_plan_item *items, int32_t count, size_t *total,
-                         size_t *lower_bound) {
+lk_status lk_plan_memory(lk_context *context, lk_plan_item *items, int32_t count, size_t *total, size_t *lower_bound) {
     *total = *lower_bound = 0;
     int32_t last = 0, num_blocks = 0;
     for (int32_t i = 0; i < count; i++) {

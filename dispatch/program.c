@@ -29,9 +29,8 @@ static lk_status place_nodes(lk_program *program) {
     program->placements = lk_arena_alloc(&program->arena, count * sizeof *program->placements);
     program->commands = lk_arena_alloc(&program->arena, count * sizeof *program->commands);
     program->seconds = lk_arena_alloc(&program->arena, count * sizeof *program->seconds);
-    program->locations =
-        lk_arena_alloc(&program->arena, ((size_t)graph->num_tensors * (size_t)program->num_devices + 1) *
-                                            sizeof *program->locations);
+    program->locations = lk_arena_alloc(
+        &program->arena, ((size_t)graph->num_tensors * (size_t)program->num_devices + 1) * sizeof *program->locations);
     if (!program->placements || !program->commands || !program->seconds || !program->locations) {
         return lk_out_of_memory(program->context, count * sizeof *program->commands, "a program");
     }
@@ -168,8 +167,9 @@ static lk_status schedule(lk_program *program, bool *fresh) {
                     continue;
                 }
                 fresh[tensor->id * devices + d] = true;
-                LK_TRY(add_step(program,
-                                (lk_step){.device = -1, .first = i, .tensor = tensor, .from = owner_of(program, tensor), .to = d}));
+                LK_TRY(add_step(
+                    program,
+                    (lk_step){.device = -1, .first = i, .tensor = tensor, .from = owner_of(program, tensor), .to = d}));
             }
         }
         int32_t replay = program->num_steps;
@@ -186,8 +186,11 @@ static lk_status schedule(lk_program *program, bool *fresh) {
                 }
                 if (lk_location_of(program, tensor, d)->residence == LK_COPY &&
                     !is_copied_since(program, replay, tensor)) {
-                    LK_TRY(add_step(program,
-                                    (lk_step){.device = -1, .first = end - 1, .tensor = tensor, .from = d, .to = owner_of(program, tensor)}));
+                    LK_TRY(add_step(program, (lk_step){.device = -1,
+                                                       .first = end - 1,
+                                                       .tensor = tensor,
+                                                       .from = d,
+                                                       .to = owner_of(program, tensor)}));
                 }
             }
         }
@@ -340,8 +343,8 @@ static lk_status plan_device(lk_program *program, int32_t device, const int32_t 
         bool planned = location->residence == LK_OWN ? tensor->variable == NULL
                                                      : location->residence == LK_COPY && tensor->role != LK_ROLE_WEIGHT;
         if (planned) {
-            location->binding = (lk_binding){program->arenas[device], plan->items[location->item].offset,
-                                             lk_tensor_bytes(tensor)};
+            location->binding =
+                (lk_binding){program->arenas[device], plan->items[location->item].offset, lk_tensor_bytes(tensor)};
         }
     }
     for (int32_t i = 0; i < program->num_commands; i++) {

@@ -1,4 +1,5 @@
-/* Lorikeet: fine-tuning of transformer models with the LoRA family on whatever hardware is there. Licence: Apache-2.0. */
+/* Lorikeet: fine-tuning of transformer models with the LoRA family on whatever hardware is there. Licence: Apache-2.0.
+ */
 #ifndef LORIKEET_H
 #define LORIKEET_H
 
@@ -33,8 +34,8 @@ extern "C" {
  *
  * Functions return an lk_status; results come back through the last parameters, which are set to NULL (or zero) on
  * failure. The library never prints, aborts or exits. Pointers may be NULL only where this header says so. What a
- * function creates, the caller destroys with the *_destroy function of its type; each of those takes NULL. Text arguments
- * are UTF-8, NUL-terminated and copied. Config structs start with `size_t struct_size` and are set up by
+ * function creates, the caller destroys with the *_destroy function of its type; each of those takes NULL. Text
+ * arguments are UTF-8, NUL-terminated and copied. Config structs start with `size_t struct_size` and are set up by
  * their *_init function, so that a program compiled against an older header keeps working with a newer library.
  * ================================================================================================================ */
 
@@ -112,7 +113,8 @@ typedef struct lk_session_options {
      * variable LORIKEET_DEVICE, or else "auto". */
     const char *device;
     int32_t threads; /* of the cpu backend; 0: one per physical core that this process may use */
-    /* Kernel names separated by commas that are preferred where they support a node. NULL: LORIKEET_KERNELS, or none. */
+    /* Kernel names separated by commas that are preferred where they support a node. NULL: LORIKEET_KERNELS, or none.
+     */
     const char *kernels;
 } lk_session_options;
 LK_API void lk_session_options_init(lk_session_options *options);
@@ -160,7 +162,7 @@ typedef struct lk_model_info {
     int64_t vocab_size, max_position_embeddings;
     bool has_tokenizer;
     lk_task task;
-    int64_t num_labels;   /* 0 unless classifying */
+    int64_t num_labels; /* 0 unless classifying */
 } lk_model_info;
 LK_API void lk_model_get_info(const lk_model *model, lk_model_info *info);
 
@@ -190,21 +192,21 @@ LK_API void lk_release(lk_context *context, void *pointer);
 
 typedef struct lk_adapter_options {
     size_t struct_size;
-    const char *method;         /* a name from lk_adapter_methods: "lora", "dora", ... (docs/methods.md) */
-    int32_t rank;               /* r, default 8 */
-    double alpha;               /* lora_alpha, default 16; the update is scaled by alpha / r (rslora: alpha / sqrt(r)) */
-    double dropout;             /* on the adapter's input, default 0 */
+    const char *method; /* a name from lk_adapter_methods: "lora", "dora", ... (docs/methods.md) */
+    int32_t rank;       /* r, default 8 */
+    double alpha;       /* lora_alpha, default 16; the update is scaled by alpha / r (rslora: alpha / sqrt(r)) */
+    double dropout;     /* on the adapter's input, default 0 */
     const char *modules_to_save; /* layers trained and stored in full, by name; NULL: none, or when classifying
                                   * "classifier,score", which is the head */
-    const char *target_modules; /* "all-linear" (every linear layer but the output head; default), names separated by
-                                 * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end */
-    uint64_t seed;              /* of the initial A (Kaiming-uniform as PEFT); B is zero */
-    bool use_rslora;            /* lora, dora, lora-fa: scale by alpha / sqrt(r), default false */
-    const char *bias;           /* "none" (default); "lora_only" (vera: "vera_only"): the biases of the adapted layers are
-                                 * trained, too; "all": all of the model's biases */
-    const char *layers;         /* "0,2,3": only layers with these numbers are adapted; NULL: all */
-    bool save_projection;       /* vera: keep the frozen pair in the file (else PEFT and we draw it again from the seed);
-                                 * default false */
+    const char *target_modules;  /* "all-linear" (every linear layer but the output head; default), names separated by
+                                  * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end */
+    uint64_t seed;               /* of the initial A (Kaiming-uniform as PEFT); B is zero */
+    bool use_rslora;             /* lora, dora, lora-fa: scale by alpha / sqrt(r), default false */
+    const char *bias;     /* "none" (default); "lora_only" (vera: "vera_only"): the biases of the adapted layers are
+                           * trained, too; "all": all of the model's biases */
+    const char *layers;   /* "0,2,3": only layers with these numbers are adapted; NULL: all */
+    bool save_projection; /* vera: keep the frozen pair in the file (else PEFT and we draw it again from the seed);
+                           * default false */
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The methods of this build, NULL-terminated. */
@@ -244,10 +246,10 @@ LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, 
 
 typedef struct lk_data_options {
     size_t struct_size;
-    int64_t batch;               /* sequences per micro-batch, default 4 */
-    int64_t seq;                 /* tokens per sequence at most, default 256 */
-    bool pack;                   /* fill batch * seq tokens with as many samples as fit */
-    bool shuffle;                /* default true */
+    int64_t batch; /* sequences per micro-batch, default 4 */
+    int64_t seq;   /* tokens per sequence at most, default 256 */
+    bool pack;     /* fill batch * seq tokens with as many samples as fit */
+    bool shuffle;  /* default true */
     uint64_t seed;
     const char *cache_directory; /* tokenised data is kept there; NULL: it is not kept */
 } lk_data_options;
@@ -272,36 +274,36 @@ typedef enum lk_schedule { LK_SCHEDULE_CONSTANT, LK_SCHEDULE_LINEAR, LK_SCHEDULE
 
 typedef struct lk_train_options {
     size_t struct_size;
-    double learning_rate;     /* default 2e-4 */
-    double learning_rate_ratio; /* of lora_B to lora_A (LoRA+, arXiv 2402.12354), default 1 */
+    double learning_rate;                       /* default 2e-4 */
+    double learning_rate_ratio;                 /* of lora_B to lora_A (LoRA+, arXiv 2402.12354), default 1 */
     double beta1, beta2, epsilon, weight_decay; /* AdamW: 0.9, 0.999, 1e-8, 0 */
-    lk_schedule schedule;     /* default LK_SCHEDULE_CONSTANT */
-    int64_t warmup_steps;     /* the learning rate rises linearly from 0 over these */
-    int64_t total_steps;      /* where the schedule ends; required */
-    int64_t gradient_accumulation_steps; /* micro-batches per step, default 1 */
-    double max_grad_norm;     /* 0: no clipping; default 0 */
-    uint64_t seed;            /* of dropout */
+    lk_schedule schedule;                       /* default LK_SCHEDULE_CONSTANT */
+    int64_t warmup_steps;                       /* the learning rate rises linearly from 0 over these */
+    int64_t total_steps;                        /* where the schedule ends; required */
+    int64_t gradient_accumulation_steps;        /* micro-batches per step, default 1 */
+    double max_grad_norm;                       /* 0: no clipping; default 0 */
+    uint64_t seed;                              /* of dropout */
 } lk_train_options;
 LK_API void lk_train_options_init(lk_train_options *options);
 
 /* What one optimizer step did. */
 typedef struct lk_step_report {
-    int64_t step;          /* from 1 */
-    double loss;           /* mean over the step's targets */
-    double grad_norm;      /* before clipping */
+    int64_t step;     /* from 1 */
+    double loss;      /* mean over the step's targets */
+    double grad_norm; /* before clipping */
     double learning_rate;
-    int64_t tokens;        /* in samples, without padding */
-    int64_t targets;       /* with a loss */
-    double epoch;          /* passes over the data so far */
-    double step_seconds;   /* computing */
-    double data_seconds;   /* before that, waiting for data */
+    int64_t tokens;      /* in samples, without padding */
+    int64_t targets;     /* with a loss */
+    double epoch;        /* passes over the data so far */
+    double step_seconds; /* computing */
+    double data_seconds; /* before that, waiting for data */
 } lk_step_report;
 
 /* Model, adapter and data must outlive the trainer. */
 typedef struct lk_trainer lk_trainer;
 /* Builds the graph of a step, chooses kernels, plans memory and compiles: a step allocates nothing. */
-LK_API lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data,
-                                   const lk_train_options *options, lk_trainer **out);
+LK_API lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
+                                   lk_trainer **out);
 LK_API void lk_trainer_destroy(lk_trainer *trainer);
 /* One optimizer step. NUMERIC when the loss or the gradient is not finite: the message names the step and the op where
  * the first such value arises; the adapter keeps its values from before the step. */
@@ -316,8 +318,8 @@ LK_API lk_status lk_trainer_load_checkpoint(lk_trainer *trainer, const char *fol
 /* Where memory goes, in bytes. */
 typedef struct lk_memory_report {
     size_t weights, adapter, optimizer, inputs, cache; /* persistent, by purpose */
-    size_t activations;             /* the arena of intermediates and scratch */
-    size_t activations_lower_bound; /* the most that is alive at one time: no plan can be smaller */
+    size_t activations;                                /* the arena of intermediates and scratch */
+    size_t activations_lower_bound;                    /* the most that is alive at one time: no plan can be smaller */
     size_t total;
 } lk_memory_report;
 LK_API void lk_trainer_get_memory(const lk_trainer *trainer, lk_memory_report *report);
@@ -359,8 +361,8 @@ typedef struct lk_generate_options {
     int64_t top_k;          /* 0: no limit */
     double top_p;           /* 1: no limit */
     uint64_t seed;
-    bool chat;              /* the prompt is a user's message, put into the model's chat template */
-    const char *system;     /* with chat: the system message; NULL: the template's own */
+    bool chat;          /* the prompt is a user's message, put into the model's chat template */
+    const char *system; /* with chat: the system message; NULL: the template's own */
 } lk_generate_options;
 LK_API void lk_generate_options_init(lk_generate_options *options);
 
@@ -384,9 +386,9 @@ LK_API lk_status lk_generator_run(lk_generator *generator, const char *prompt, c
  * Plans
  * ================================================================================================================ */
 
-/* What a training step would do: per op the chosen kernel, its estimated time and why the other candidates were refused;
- * memory by purpose; totals. As text for people, or JSON. Works on a model loaded with plan_only. The text is released by
- * lk_release. */
+/* What a training step would do: per op the chosen kernel, its estimated time and why the other candidates were
+ * refused; memory by purpose; totals. As text for people, or JSON. Works on a model loaded with plan_only. The text is
+ * released by lk_release. */
 LK_API lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_options *data,
                          const lk_train_options *train, bool json, char **text);
 /* The same of an existing trainer, with the times measured in one more step that leaves its state as it was. */

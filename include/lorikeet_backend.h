@@ -17,25 +17,25 @@ extern "C" {
 /* What is known about one device: all that selection may depend on, so that tests can make one up. */
 typedef struct lk_device_caps {
     size_t struct_size;
-    char backend[16];   /* "cpu" */
-    int32_t index;      /* of the device within its backend */
-    char name[128];     /* as the driver says */
-    char driver[128];   /* driver or library versions; part of the key of tuned records */
-    bool is_cpu;        /* runs on the host's processor (also OpenCL and Vulkan drivers that do) */
-    bool host_memory;   /* buffers can be used by the host directly: map() works */
-    uint64_t features;  /* bits with a meaning of the backend's own (cpu: lk_cpu_feature) */
-    int32_t threads;    /* cpu: threads used; elsewhere: compute units */
+    char backend[16];                    /* "cpu" */
+    int32_t index;                       /* of the device within its backend */
+    char name[128];                      /* as the driver says */
+    char driver[128];                    /* driver or library versions; part of the key of tuned records */
+    bool is_cpu;                         /* runs on the host's processor (also OpenCL and Vulkan drivers that do) */
+    bool host_memory;                    /* buffers can be used by the host directly: map() works */
+    uint64_t features;                   /* bits with a meaning of the backend's own (cpu: lk_cpu_feature) */
+    int32_t threads;                     /* cpu: threads used; elsewhere: compute units */
     size_t l1_bytes, l2_bytes, l3_bytes; /* data caches, per core, core and package; 0: unknown */
-    size_t shared_bytes;      /* memory shared within a work-group; 0 on the CPU */
-    int32_t subgroup_size;    /* 1 on the CPU */
-    int32_t max_group_size;   /* invocations per work-group; 1 on the CPU */
-    int32_t capability;       /* CUDA: 10 * major + minor */
-    size_t memory_bytes;      /* of the device (the host's, for the CPU) */
-    size_t max_buffer_bytes;  /* largest range one kernel can address; SIZE_MAX: no limit */
-    double flops_f32;         /* estimated peak, operations per second */
-    double flops_16;          /* the same for 16-bit inputs with fp32 sums; 0: none */
-    double bandwidth;         /* estimated, bytes per second */
-    double launch_seconds;    /* cost of one command */
+    size_t shared_bytes;                 /* memory shared within a work-group; 0 on the CPU */
+    int32_t subgroup_size;               /* 1 on the CPU */
+    int32_t max_group_size;              /* invocations per work-group; 1 on the CPU */
+    int32_t capability;                  /* CUDA: 10 * major + minor */
+    size_t memory_bytes;                 /* of the device (the host's, for the CPU) */
+    size_t max_buffer_bytes;             /* largest range one kernel can address; SIZE_MAX: no limit */
+    double flops_f32;                    /* estimated peak, operations per second */
+    double flops_16;                     /* the same for 16-bit inputs with fp32 sums; 0: none */
+    double bandwidth;                    /* estimated, bytes per second */
+    double launch_seconds;               /* cost of one command */
 } lk_device_caps;
 
 /* Where supports() says why a kernel is refused. */
@@ -45,11 +45,11 @@ typedef struct lk_refusal {
 /* Records the reason as text and refuses. `why` may be NULL. */
 LK_API bool lk_refuse(lk_refusal *why, const char *reason);
 /* The only way a kernel states a condition: both checks it and records it. */
-#define LK_REQUIRE(why, condition, reason)       \
-    do {                                         \
-        if (!(condition)) {                      \
-            return lk_refuse((why), (reason));   \
-        }                                        \
+#define LK_REQUIRE(why, condition, reason)     \
+    do {                                       \
+        if (!(condition)) {                    \
+            return lk_refuse((why), (reason)); \
+        }                                      \
     } while (0)
 
 /* One row of a backend's kernels.def. */
@@ -60,13 +60,13 @@ typedef struct lk_kernel {
     bool (*supports)(const lk_device_caps *caps, const lk_node *node, lk_refusal *why); /* NULL: every node of the op */
     double (*cost)(const lk_device_caps *caps, const lk_node *node);    /* estimated seconds on the device */
     size_t (*scratch)(const lk_device_caps *caps, const lk_node *node); /* bytes private to the node; NULL: none */
-    int32_t in_place;           /* output 0 may take the memory of this input if that is not needed later; -1: none */
-    void (*run)(void);          /* the backend's own entry, cast to and from its type; NULL where a kernel is text */
-    const void *variant;        /* parameters of the row, of the backend's own type */
+    int32_t in_place;    /* output 0 may take the memory of this input if that is not needed later; -1: none */
+    void (*run)(void);   /* the backend's own entry, cast to and from its type; NULL where a kernel is text */
+    const void *variant; /* parameters of the row, of the backend's own type */
 } lk_kernel;
 
-typedef struct lk_device lk_device;   /* an open device; each backend derives its own */
-typedef struct lk_buffer lk_buffer;   /* memory on it */
+typedef struct lk_device lk_device;     /* an open device; each backend derives its own */
+typedef struct lk_buffer lk_buffer;     /* memory on it */
 typedef struct lk_commands lk_commands; /* a compiled, replayable list */
 
 /* Every backend's lk_device starts with this. */

@@ -66,9 +66,9 @@ typedef enum lk_lora_order {
     LK_LORA_MERGED    /* x (W + scale B A)': fewer operations for many tokens; fp32 weights without dropout only */
 } lk_lora_order;
 typedef struct lk_lora_attributes {
-    float scale;      /* alpha / r, or alpha / sqrt(r) for rsLoRA */
-    float dropout;    /* probability; 0: none, and rng may be absent */
-    uint32_t stream;  /* distinguishes the layers' masks */
+    float scale;     /* alpha / r, or alpha / sqrt(r) for rsLoRA */
+    float dropout;   /* probability; 0: none, and rng may be absent */
+    uint32_t stream; /* distinguishes the layers' masks */
     lk_lora_order order;
 } lk_lora_attributes;
 
@@ -159,8 +159,8 @@ typedef struct lk_node {
     int32_t id; /* never reused within a graph; not its position */
     lk_op op;
     int32_t num_inputs, num_outputs;
-    lk_tensor **inputs;                  /* an absent optional input is NULL */
-    lk_tensor *outputs[LK_MAX_OUTPUTS];  /* an output nobody asked for is NULL */
+    lk_tensor **inputs;                 /* an absent optional input is NULL */
+    lk_tensor *outputs[LK_MAX_OUTPUTS]; /* an output nobody asked for is NULL */
     lk_attributes attributes;
     const char *scope; /* where in the model it stands: "model.layers.3.mlp"; "" */
 } lk_node;

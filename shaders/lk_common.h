@@ -9,7 +9,8 @@
 /* lanes in a group; the first constant of every kernel */
 LK_CONSTANT(0, GROUP, 64)
 
-/* The group's number where the grid is one row too long for a device and so has two, and the lane's number in the grid. */
+/* The group's number where the grid is one row too long for a device and so has two, and the lane's number in the grid.
+ */
 #define LK_GROUP_INDEX (LK_GROUP_X + LK_GROUP_Y * LK_GROUPS_X)
 #define LK_INDEX (LK_GROUP_INDEX * GROUP + LK_LANE)
 
@@ -18,31 +19,31 @@ LK_CONSTANT(0, GROUP, 64)
 
 /* Combines shared[0 .. GROUP) into shared[0], in a fixed order; GROUP is a power of two. */
 #define LK_ADD(a, b) ((a) + (b))
-#define LK_REDUCE(shared, combine)                                                             \
-    for (int lk_half = GROUP / 2; lk_half > 0; lk_half /= 2) {                                 \
-        LK_BARRIER();                                                                          \
-        if (LK_LANE < lk_half) {                                                               \
-            shared[LK_LANE] = combine(shared[LK_LANE], shared[LK_LANE + lk_half]);             \
-        }                                                                                      \
-    }                                                                                          \
+#define LK_REDUCE(shared, combine)                                                 \
+    for (int lk_half = GROUP / 2; lk_half > 0; lk_half /= 2) {                     \
+        LK_BARRIER();                                                              \
+        if (LK_LANE < lk_half) {                                                   \
+            shared[LK_LANE] = combine(shared[LK_LANE], shared[LK_LANE + lk_half]); \
+        }                                                                          \
+    }                                                                              \
     LK_BARRIER();
 
 /* exp(x) to 2 units in the last place, the same on every device, of arithmetic only so that compilers vectorise it:
  * x = n ln 2 + r, a polynomial in r (Cephes' expf), and n added to the exponent. 0 below -87, finite above 88. */
-#define LK_DEFINE_EXP(name, T, SPLAT, TO_INT, FROM_BITS, LESS)                \
-    LK_FUNCTION T name(T x) {                                                 \
-        T limited = fmin(fmax(x, SPLAT(-87.0f)), SPLAT(88.0f));               \
-        T n = floor(LK_FMA(limited, SPLAT(1.44269504f), SPLAT(0.5f)));        \
-        T r = LK_FMA(n, SPLAT(-0.693359375f), limited);                       \
-        r = LK_FMA(n, SPLAT(2.12194440e-4f), r);                              \
-        T p = LK_FMA(SPLAT(1.9875691500e-4f), r, SPLAT(1.3981999507e-3f));    \
-        p = LK_FMA(p, r, SPLAT(8.3334519073e-3f));                            \
-        p = LK_FMA(p, r, SPLAT(4.1665795894e-2f));                            \
-        p = LK_FMA(p, r, SPLAT(1.6666665459e-1f));                            \
-        p = LK_FMA(p, r, SPLAT(5.0000001201e-1f));                            \
-        p = LK_FMA(p, r * r, r) + SPLAT(1.0f);                                \
-        p = p * FROM_BITS((TO_INT(n) + 127) << 23);                           \
-        return LESS(x, SPLAT(-87.0f), SPLAT(0.0f), p);                        \
+#define LK_DEFINE_EXP(name, T, SPLAT, TO_INT, FROM_BITS, LESS)             \
+    LK_FUNCTION T name(T x) {                                              \
+        T limited = fmin(fmax(x, SPLAT(-87.0f)), SPLAT(88.0f));            \
+        T n = floor(LK_FMA(limited, SPLAT(1.44269504f), SPLAT(0.5f)));     \
+        T r = LK_FMA(n, SPLAT(-0.693359375f), limited);                    \
+        r = LK_FMA(n, SPLAT(2.12194440e-4f), r);                           \
+        T p = LK_FMA(SPLAT(1.9875691500e-4f), r, SPLAT(1.3981999507e-3f)); \
+        p = LK_FMA(p, r, SPLAT(8.3334519073e-3f));                         \
+        p = LK_FMA(p, r, SPLAT(4.1665795894e-2f));                         \
+        p = LK_FMA(p, r, SPLAT(1.6666665459e-1f));                         \
+        p = LK_FMA(p, r, SPLAT(5.0000001201e-1f));                         \
+        p = LK_FMA(p, r * r, r) + SPLAT(1.0f);                             \
+        p = p * FROM_BITS((TO_INT(n) + 127) << 23);                        \
+        return LESS(x, SPLAT(-87.0f), SPLAT(0.0f), p);                     \
     }
 #define LK_SCALAR(x) (x)
 #define LK_LESS(x, limit, then, otherwise) ((x) < (limit) ? (then) : (otherwise))

@@ -1,5 +1,5 @@
-/* The kernel dialect in CUDA C++. README.md explains the words; lk_common.h follows this file. Buffers are pointers that
- * the host has moved to the tensor already. */
+/* The kernel dialect in CUDA C++. README.md explains the words; lk_common.h follows this file. Buffers are pointers
+ * that the host has moved to the tensor already. */
 #include <cuda_fp16.h>
 
 /* ---- storage types ---- */
@@ -22,14 +22,14 @@ typedef unsigned uint;
 #define LK_ENTRY(entry) LK_ENTRY_##entry
 #define LK_CONSTANT(id, name, initial) enum { name = LK_SET_##name };
 #define LK_DERIVED(name, expression) enum { name = expression };
-#define LK_ARGUMENT_IN(slot, type, name) const LK_TYPE(type) *name,
-#define LK_ARGUMENT_OUT(slot, type, name) LK_TYPE(type) *name,
+#define LK_ARGUMENT_IN(slot, type, name) const LK_TYPE(type) * name,
+#define LK_ARGUMENT_OUT(slot, type, name) LK_TYPE(type) * name,
 #define LK_ARGUMENT(type, name) type name,
 #define LK_SHARED_ARRAY(type, name, size) __shared__ type name[size];
 #define LK_BARRIER() __syncthreads()
-#define LK_KERNEL(name)                                                                               \
-    extern "C" __global__ __launch_bounds__(LK_SET_GROUP) void name(                                  \
-        name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT) name##_PARAMETERS(LK_ARGUMENT) int lk_last) { \
+#define LK_KERNEL(name)                                                                                               \
+    extern "C" __global__ __launch_bounds__(LK_SET_GROUP) void name(name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT)   \
+                                                                        name##_PARAMETERS(LK_ARGUMENT) int lk_last) { \
         name##_SHARED(LK_SHARED_ARRAY)
 #define LK_END }
 #define LK_FUNCTION static __device__ inline

@@ -1,5 +1,5 @@
-/* The kernel dialect in GLSL 4.50 for Vulkan; it goes through the C preprocessor, because GLSL's own has no ##. The build
- * puts `#version 450` and the extensions before the result. README.md explains the words; lk_common.h follows. */
+/* The kernel dialect in GLSL 4.50 for Vulkan; it goes through the C preprocessor, because GLSL's own has no ##. The
+ * build puts `#version 450` and the extensions before the result. README.md explains the words; lk_common.h follows. */
 
 /* ---- storage types ---- */
 #define LK_TYPE_f32 float
@@ -20,22 +20,20 @@
 #define LK_ENTRY(entry) LK_ENTRY_##entry
 #define LK_CONSTANT(id, name, initial) layout(constant_id = id) const int name = initial;
 #define LK_DERIVED(name, expression) const int name = expression;
-#define LK_BLOCK_IN(slot, type, name)                                        \
+#define LK_BLOCK_IN(slot, type, name)                                      \
     layout(set = 0, binding = slot, std430) readonly buffer name##_block { \
-        LK_TYPE(type) name[];                                                \
+        LK_TYPE(type) name[];                                              \
     };
-#define LK_BLOCK_OUT(slot, type, name)                              \
+#define LK_BLOCK_OUT(slot, type, name)                            \
     layout(set = 0, binding = slot, std430) buffer name##_block { \
-        LK_TYPE(type) name[];                                       \
+        LK_TYPE(type) name[];                                     \
     };
 #define LK_MEMBER(type, name) type name;
 #define LK_SHARED_ARRAY(type, name, size) shared type name[size];
 #define LK_BARRIER() barrier()
-#define LK_KERNEL(name)                                                  \
-    name##_BUFFERS(LK_BLOCK_IN, LK_BLOCK_OUT)                            \
-    layout(push_constant) uniform lk_push { name##_PARAMETERS(LK_MEMBER) }; \
-    name##_SHARED(LK_SHARED_ARRAY)                                       \
-    layout(local_size_x_id = 0) in;                                      \
+#define LK_KERNEL(name)                                                                                            \
+    name##_BUFFERS(LK_BLOCK_IN, LK_BLOCK_OUT) layout(push_constant) uniform lk_push{name##_PARAMETERS(LK_MEMBER)}; \
+    name##_SHARED(LK_SHARED_ARRAY) layout(local_size_x_id = 0) in;                                                 \
     void main() {
 #define LK_END }
 #define LK_FUNCTION
@@ -81,9 +79,9 @@ uint lk_mul_high(uint a, uint b) {
 #define V vec4
 #define VI ivec4
 #define LK_VLOAD(array, i) vec4(array[i], array[(i) + 1], array[(i) + 2], array[(i) + 3])
-#define LK_VSTORE(array, i, value)  \
-    {                               \
-        vec4 lk_stored = value;     \
+#define LK_VSTORE(array, i, value)    \
+    {                                 \
+        vec4 lk_stored = value;       \
         array[i] = lk_stored.x;       \
         array[(i) + 1] = lk_stored.y; \
         array[(i) + 2] = lk_stored.z; \
@@ -93,8 +91,12 @@ uint lk_mul_high(uint a, uint b) {
 #define LK_VSUM(x) lk_sum4(x)
 #define LK_VMAX(x) lk_max4(x)
 #define LK_VLESS(x, limit, then, otherwise) mix(otherwise, then, lessThan(x, limit))
-float lk_sum4(vec4 x) { return (x.x + x.z) + (x.y + x.w); }
-float lk_max4(vec4 x) { return max(max(x.x, x.z), max(x.y, x.w)); }
+float lk_sum4(vec4 x) {
+    return (x.x + x.z) + (x.y + x.w);
+}
+float lk_max4(vec4 x) {
+    return max(max(x.x, x.z), max(x.y, x.w));
+}
 #endif
 #define LK_VFLOAT_FROM_BITS(x) intBitsToFloat(x)
 #define LK_SPLAT(x) V(x)

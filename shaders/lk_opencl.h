@@ -19,10 +19,10 @@
 #define LK_ENTRY(entry) LK_ENTRY_##entry
 #define LK_CONSTANT(id, name, initial) enum { name = LK_SET_##name };
 #define LK_DERIVED(name, expression) enum { name = expression };
-#define LK_ARGUMENT_IN(slot, type, name) __global const LK_TYPE(type) *name##_memory, ulong name##_offset,
-#define LK_ARGUMENT_OUT(slot, type, name) __global LK_TYPE(type) *name##_memory, ulong name##_offset,
+#define LK_ARGUMENT_IN(slot, type, name) __global const LK_TYPE(type) * name##_memory, ulong name##_offset,
+#define LK_ARGUMENT_OUT(slot, type, name) __global LK_TYPE(type) * name##_memory, ulong name##_offset,
 #define LK_ARGUMENT(type, name) type name,
-#define LK_POINTER_IN(slot, type, name)      \
+#define LK_POINTER_IN(slot, type, name)        \
     __global const LK_TYPE(type) *const name = \
         (__global const LK_TYPE(type) *)((__global const char *)name##_memory + name##_offset);
 #define LK_POINTER_OUT(slot, type, name) \
@@ -34,9 +34,9 @@
 #define LK_SHARED_ARRAY(type, name, size) __local type name[size];
 #define LK_BARRIER() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 #endif
-#define LK_KERNEL(name)                                                                                          \
-    __kernel __attribute__((reqd_work_group_size(LK_SET_GROUP, 1, 1))) void name(                                \
-        name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT) name##_PARAMETERS(LK_ARGUMENT) int lk_last) {            \
+#define LK_KERNEL(name)                                                                               \
+    __kernel __attribute__((reqd_work_group_size(LK_SET_GROUP, 1, 1))) void name(                     \
+        name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT) name##_PARAMETERS(LK_ARGUMENT) int lk_last) { \
         name##_BUFFERS(LK_POINTER_IN, LK_POINTER_OUT) name##_SHARED(LK_SHARED_ARRAY)
 #define LK_END }
 #define LK_FUNCTION static inline
@@ -82,12 +82,24 @@
 #define LK_VFLOAT_FROM_BITS(x) LK_JOIN(as_float, VECTOR)(x)
 #define LK_VSUM(x) LK_JOIN(lk_sum, VECTOR)(x)
 #define LK_VMAX(x) LK_JOIN(lk_max, VECTOR)(x)
-static inline float lk_sum4(float4 x) { return (x.x + x.z) + (x.y + x.w); }
-static inline float lk_sum8(float8 x) { return lk_sum4(x.lo + x.hi); }
-static inline float lk_sum16(float16 x) { return lk_sum8(x.lo + x.hi); }
-static inline float lk_max4(float4 x) { return fmax(fmax(x.x, x.z), fmax(x.y, x.w)); }
-static inline float lk_max8(float8 x) { return lk_max4(fmax(x.lo, x.hi)); }
-static inline float lk_max16(float16 x) { return lk_max8(fmax(x.lo, x.hi)); }
+static inline float lk_sum4(float4 x) {
+    return (x.x + x.z) + (x.y + x.w);
+}
+static inline float lk_sum8(float8 x) {
+    return lk_sum4(x.lo + x.hi);
+}
+static inline float lk_sum16(float16 x) {
+    return lk_sum8(x.lo + x.hi);
+}
+static inline float lk_max4(float4 x) {
+    return fmax(fmax(x.x, x.z), fmax(x.y, x.w));
+}
+static inline float lk_max8(float8 x) {
+    return lk_max4(fmax(x.lo, x.hi));
+}
+static inline float lk_max16(float16 x) {
+    return lk_max8(fmax(x.lo, x.hi));
+}
 #endif
 #define LK_SPLAT(x) ((V)(x))
 #define LK_VLESS(x, limit, then, otherwise) ((x) < (limit) ? (then) : (otherwise))

@@ -21,12 +21,12 @@
 #define LK_MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* Returns from the calling function when `expression` is not LK_OK. */
-#define LK_TRY(expression)                        \
-    do {                                          \
-        lk_status lk_try_status = (expression);   \
-        if (lk_try_status != LK_OK) {             \
-            return lk_try_status;                 \
-        }                                         \
+#define LK_TRY(expression)                      \
+    do {                                        \
+        lk_status lk_try_status = (expression); \
+        if (lk_try_status != LK_OK) {           \
+            return lk_try_status;               \
+        }                                       \
     } while (0)
 
 /* Jumps to `label`, for functions that release what they hold, after storing the status in the variable `status`. */
@@ -59,7 +59,8 @@ void *lk_alloc_aligned(lk_context *context, size_t size);
 void lk_free_aligned(lk_context *context, void *pointer);
 char *lk_strdup(lk_context *context, const char *text);
 lk_status lk_out_of_memory(lk_context *context, size_t size, const char *what);
-/* Tells the compiler and the static analyzer, which see one file at a time, that these return the status they are given. */
+/* Tells the compiler and the static analyzer, which see one file at a time, that these return the status they are
+ * given. */
 #define lk_fail(context, status, ...) (lk_fail(context, status, __VA_ARGS__), (status))
 #define lk_fail_within(context, status, ...) (lk_fail_within(context, status, __VA_ARGS__), (status))
 #define lk_out_of_memory(context, size, what) (lk_out_of_memory(context, size, what), LK_STATUS_OUT_OF_MEMORY)
@@ -117,7 +118,7 @@ typedef struct lk_atomic_file lk_atomic_file;
 lk_status lk_atomic_file_open(lk_context *context, const char *path, lk_atomic_file **out);
 lk_status lk_atomic_file_write(lk_atomic_file *file, const void *bytes, size_t size);
 lk_status lk_atomic_file_commit(lk_atomic_file *file);
-void lk_atomic_file_abort(lk_atomic_file *file); /* NULL is allowed */
+void lk_atomic_file_abort(lk_atomic_file *file);                                                /* NULL is allowed */
 lk_status lk_write_file(lk_context *context, const char *path, const void *bytes, size_t size); /* atomic as above */
 
 double lk_seconds(void); /* monotonic clock */

@@ -9,7 +9,8 @@ typedef struct dtype_row {
 } dtype_row;
 
 static const dtype_row rows[LK_DTYPE_COUNT] = {
-#define LK_DTYPE(NAME, name, safetensors_name, block_size, block_bytes) {#name, safetensors_name, block_size, block_bytes},
+#define LK_DTYPE(NAME, name, safetensors_name, block_size, block_bytes) \
+    {#name, safetensors_name, block_size, block_bytes},
 #include "lorikeet/dtypes.def"
 #undef LK_DTYPE
 };

@@ -16,13 +16,14 @@ void lk_json_print(lk_text *text, const json_t *value, size_t flags);
 lk_status lk_json_save(lk_context *context, const char *path, const json_t *root);
 
 /* Each reads object[key]. An absent or null key leaves *value as the caller set it (its default) when `required` is
- * false, and is an error otherwise. A wrong type or a value out of range is an error either way. Strings are borrowed. */
+ * false, and is an error otherwise. A wrong type or a value out of range is an error either way. Strings are borrowed.
+ */
 lk_status lk_json_get_int(lk_context *context, const char *source, const json_t *object, const char *key, bool required,
                           int64_t minimum, int64_t maximum, int64_t *value);
 lk_status lk_json_get_double(lk_context *context, const char *source, const json_t *object, const char *key,
                              bool required, double *value);
-lk_status lk_json_get_bool(lk_context *context, const char *source, const json_t *object, const char *key, bool required,
-                           bool *value);
+lk_status lk_json_get_bool(lk_context *context, const char *source, const json_t *object, const char *key,
+                           bool required, bool *value);
 lk_status lk_json_get_string(lk_context *context, const char *source, const json_t *object, const char *key,
                              bool required, const char **value);
 lk_status lk_json_get_object(lk_context *context, const char *source, const json_t *object, const char *key,

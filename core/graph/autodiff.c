@@ -105,9 +105,9 @@ lk_status lk_graph_backward(lk_graph *graph, lk_tensor *loss, int num_targets, l
     memset(gradients, 0, (size_t)num_targets * sizeof *gradients);
     LK_TRY(graph->status);
     if (lk_tensor_elements(loss) != 1) {
-        return lk_graph_fail(graph, lk_fail(graph->context, LK_STATUS_INVALID_ARGUMENT,
-                                            "the loss has %lld elements, expected 1",
-                                            (long long)lk_tensor_elements(loss)));
+        return lk_graph_fail(graph,
+                             lk_fail(graph->context, LK_STATUS_INVALID_ARGUMENT,
+                                     "the loss has %lld elements, expected 1", (long long)lk_tensor_elements(loss)));
     }
     backward_pass pass = {graph, NULL, NULL};
     pass.depends = lk_calloc(graph->context, (size_t)graph->num_tensors, sizeof *pass.depends);

@@ -93,8 +93,8 @@ static lk_tensor *new_tensor(lk_graph *graph, const lk_shape *shape) {
     int64_t elements;
     size_t bytes;
     if (!lk_shape_elements(shape->extent, LK_MAX_RANK, &elements) || !lk_dtype_size(shape->dtype, elements, &bytes)) {
-        lk_graph_fail(graph, lk_fail(graph->context, LK_STATUS_INVALID_ARGUMENT, "a tensor at %s is too large",
-                                     graph->scope));
+        lk_graph_fail(graph,
+                      lk_fail(graph->context, LK_STATUS_INVALID_ARGUMENT, "a tensor at %s is too large", graph->scope));
         return NULL;
     }
     if (graph->num_tensors == graph->capacity_tensors) {

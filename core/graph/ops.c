@@ -18,15 +18,15 @@
 
 static const lk_op_info table[LK_OP_COUNT] = {
 #define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect, flops) \
-    {#name,                                                                       \
-     signature,                                                                   \
-     lk_op_##name##_infer,                                                        \
-     lk_op_##name##_reference,                                                    \
-     GRADIENT_OF_##gradient(name),                                                \
-     DECOMPOSE_OF_##decomposition(name),                                          \
-     IS_DETACHED_##gradient,                                                      \
-     accumulate,                                                                  \
-     MUTATES_OF_##effect,                                                         \
+    {#name,                                                                              \
+     signature,                                                                          \
+     lk_op_##name##_infer,                                                               \
+     lk_op_##name##_reference,                                                           \
+     GRADIENT_OF_##gradient(name),                                                       \
+     DECOMPOSE_OF_##decomposition(name),                                                 \
+     IS_DETACHED_##gradient,                                                             \
+     accumulate,                                                                         \
+     MUTATES_OF_##effect,                                                                \
      FLOPS_OF_##flops(name)},
 #include "lorikeet/ops.def"
 #undef LK_OP

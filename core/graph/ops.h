@@ -54,7 +54,7 @@ double lk_node_bytes(const lk_node *node);
 #define LK_FLOPS_DECLARE_OWN(name) double lk_op_##name##_flops(const lk_node *node);
 #define LK_FLOPS_DECLARE_PER_ELEMENT(count) LK_FLOPS_DECLARE_NOTHING
 #define LK_FLOPS_DECLARE_NOTHING(name)
-#define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect, flops)                                 \
+#define LK_OP(NAME, name, signature, gradient, decomposition, accumulate, effect, flops)                          \
     lk_status lk_op_##name##_infer(lk_context *context, const lk_node *node, lk_shape *shapes, int *num_outputs); \
     lk_status lk_op_##name##_reference(const lk_reference_call *call);                                            \
     LK_GRADIENT_DECLARE_##gradient(name) LK_DECOMPOSE_DECLARE_##decomposition(name) LK_FLOPS_DECLARE_##flops(name)

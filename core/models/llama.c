@@ -1,6 +1,6 @@
 /* Decoder-only models of the Llama shape: RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases or only
- * some. Llama 2 and 3, SmolLM2, Mistral (sliding window), Qwen2 (biases on q, k, v) and Qwen3 (RMSNorm on the heads of q
- * and k) differ by their config alone. */
+ * some. Llama 2 and 3, SmolLM2, Mistral (sliding window), Qwen2 (biases on q, k, v) and Qwen3 (RMSNorm on the heads of
+ * q and k) differ by their config alone. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -111,14 +111,13 @@ static lk_tensor *attention_block(lk_forward *forward, int32_t layer, lk_tensor 
     }
     q = lk_build_rope(graph, q, cos, sin, head_dim, false);
     k = lk_build_rope(graph, k, cos, sin, head_dim, false);
-    lk_attention_attributes attention = {.num_attention_heads = (int32_t)config->num_attention_heads,
-                                         .num_key_value_heads = (int32_t)config->num_key_value_heads,
-                                         .head_dim = head_dim,
-                                         .scale = (float)(1.0 / sqrt((double)head_dim)),
-                                         .causal = true,
-                                         .window = layer >= (int32_t)config->sliding_window_from
-                                                       ? (int32_t)config->sliding_window
-                                                       : 0};
+    lk_attention_attributes attention = {
+        .num_attention_heads = (int32_t)config->num_attention_heads,
+        .num_key_value_heads = (int32_t)config->num_key_value_heads,
+        .head_dim = head_dim,
+        .scale = (float)(1.0 / sqrt((double)head_dim)),
+        .causal = true,
+        .window = layer >= (int32_t)config->sliding_window_from ? (int32_t)config->sliding_window : 0};
     lk_tensor *o = lk_forward_attention(forward, layer, q, k, v, &attention);
     return lk_forward_linear(forward, o, "model.layers.%d.self_attn.o_proj", layer);
 }

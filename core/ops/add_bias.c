@@ -16,8 +16,8 @@ lk_status lk_op_add_bias_reference(const lk_reference_call *call) {
     return LK_OK;
 }
 
-lk_status lk_op_add_bias_gradient(lk_graph *graph, const lk_node *node, lk_tensor *const *d_outputs,
-                                  const bool *needed, lk_tensor **d_inputs) {
+lk_status lk_op_add_bias_gradient(lk_graph *graph, const lk_node *node, lk_tensor *const *d_outputs, const bool *needed,
+                                  lk_tensor **d_inputs) {
     (void)node;
     d_inputs[0] = needed[0] ? d_outputs[0] : NULL;
     d_inputs[1] = needed[1] ? lk_build_sum_rows(graph, d_outputs[0]) : NULL;

@@ -131,8 +131,7 @@ lk_status lk_op_attention_gradient(lk_graph *graph, const lk_node *node, lk_tens
 }
 
 lk_tensor *lk_build_attention(lk_graph *graph, lk_tensor *q, lk_tensor *k, lk_tensor *v, lk_tensor *cu_seqlens_q,
-                              lk_tensor *cu_seqlens_k, lk_tensor *seqlens_k,
-                              const lk_attention_attributes *attention) {
+                              lk_tensor *cu_seqlens_k, lk_tensor *seqlens_k, const lk_attention_attributes *attention) {
     lk_tensor *inputs[NUM_INPUTS] = {q, k, v, cu_seqlens_q, cu_seqlens_k, seqlens_k};
     lk_attributes attributes = {.attention = *attention};
     return lk_graph_add(graph, LK_OP_ATTENTION, NUM_INPUTS, inputs, &attributes, 3, 0, NULL);

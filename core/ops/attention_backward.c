@@ -4,8 +4,7 @@
 
 enum { DO, Q, K, V, O, LSE, CU_SEQLENS };
 
-lk_status lk_op_attention_backward_infer(lk_context *context, const lk_node *node, lk_shape *shapes,
-                                         int *num_outputs) {
+lk_status lk_op_attention_backward_infer(lk_context *context, const lk_node *node, lk_shape *shapes, int *num_outputs) {
     LK_TRY(lk_expect_attention(context, node, Q, K, V));
     LK_TRY(lk_expect_like(context, node, DO, "do", Q));
     LK_TRY(lk_expect_like(context, node, O, "o", Q));
@@ -24,7 +23,8 @@ double lk_op_attention_backward_flops(const lk_node *node) {
     return 10.0 * lk_attention_pairs(node, Q, K, CU_SEQLENS) * (double)node->inputs[Q]->shape[1];
 }
 
-/* With P = exp(scale q k' - lse): dv = P' do, dP = do v', dS = P (dP - rowsum(do o)), dq = scale dS k, dk = scale dS' q. */
+/* With P = exp(scale q k' - lse): dv = P' do, dP = do v', dS = P (dP - rowsum(do o)), dq = scale dS k, dk = scale dS'
+ * q. */
 lk_status lk_op_attention_backward_reference(const lk_reference_call *call) {
     const lk_node *node = call->node;
     const lk_attention_attributes *a = &node->attributes.attention;

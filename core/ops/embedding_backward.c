@@ -1,7 +1,6 @@
 #include "core/graph/ops.h"
 
-lk_status lk_op_embedding_backward_infer(lk_context *context, const lk_node *node, lk_shape *shapes,
-                                         int *num_outputs) {
+lk_status lk_op_embedding_backward_infer(lk_context *context, const lk_node *node, lk_shape *shapes, int *num_outputs) {
     LK_TRY(lk_expect(context, node, 0, "dy", LK_KIND_FLOAT, 2, -1, -1));
     LK_TRY(lk_expect(context, node, 1, "ids", LK_KIND_INT, 1, node->inputs[0]->shape[0], 0));
     LK_TRY(lk_expect_attribute(context, node, node->attributes.embedding.rows > 0, "rows must be positive"));

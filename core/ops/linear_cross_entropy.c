@@ -91,7 +91,8 @@ lk_status lk_op_linear_cross_entropy_decompose(lk_graph *graph, const lk_node *n
     outputs[0] = lk_graph_add(graph, LK_OP_CROSS_ENTROPY, 3, inputs, NULL, node->outputs[1] ? 3 : 1, 2, results);
     if (node->outputs[1] != NULL) {
         const int64_t one = 1;
-        lk_tensor *dloss = lk_build_fill(graph, node->outputs[0] ? node->outputs[0]->dtype : LK_DTYPE_F32, 1, &one, 1.0f);
+        lk_tensor *dloss =
+            lk_build_fill(graph, node->outputs[0] ? node->outputs[0]->dtype : LK_DTYPE_F32, 1, &one, 1.0f);
         lk_tensor *backward[] = {dloss, logits, targets, loss_scale, results[1]};
         lk_tensor *d_logits = lk_graph_add(graph, LK_OP_CROSS_ENTROPY_BACKWARD, 5, backward, NULL, 1, 0, NULL);
         outputs[1] = lk_build_matmul(graph, d_logits, false, node->inputs[WEIGHT], false, 1.0f, NULL);

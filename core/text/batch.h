@@ -16,7 +16,7 @@ typedef struct lk_batch_options {
     bool shuffle;
     uint64_t seed;
     int64_t first_position; /* of each sequence */
-    int64_t max_packed; /* with packing: at most so many samples a micro-batch; 0: 16 * batch */
+    int64_t max_packed;     /* with packing: at most so many samples a micro-batch; 0: 16 * batch */
 } lk_batch_options;
 void lk_batch_options_init(lk_batch_options *options);
 

@@ -1,6 +1,7 @@
-/* A checkpoint is a folder: state.safetensors with the adapter's tensors and their moments, and checkpoint.json with the
- * step, the place in the data and what must agree for the run to go on bit for bit. checkpoint.json is written last,
- * after the tensors it belongs to, whose hash it holds: a checkpoint that was cut short is not taken for whole. */
+/* A checkpoint is a folder: state.safetensors with the adapter's tensors and their moments, and checkpoint.json with
+ * the step, the place in the data and what must agree for the run to go on bit for bit. checkpoint.json is written
+ * last, after the tensors it belongs to, whose hash it holds: a checkpoint that was cut short is not taken for whole.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -53,8 +54,8 @@ static lk_status write_tensors(lk_trainer *trainer, const char *path, const char
     }
     for (int32_t i = 0; i < count; i++) {
         const lk_variable *variable = state_variable(trainer, i);
-        tensors[i] = (lk_stored_tensor){
-            .name = variable->name, .dtype = variable->dtype, .rank = variable->rank, .data = block};
+        tensors[i] =
+            (lk_stored_tensor){.name = variable->name, .dtype = variable->dtype, .rank = variable->rank, .data = block};
         memcpy(tensors[i].shape, variable->shape, sizeof tensors[i].shape);
         block += variable->bytes;
     }
@@ -63,7 +64,8 @@ static lk_status write_tensors(lk_trainer *trainer, const char *path, const char
     return status;
 }
 
-/* What must be the same when the run goes on, or NULL when memory is out. JSON has no 64-bit unsigned numbers: seeds are texts. */
+/* What must be the same when the run goes on, or NULL when memory is out. JSON has no 64-bit unsigned numbers: seeds
+ * are texts. */
 static json_t *settings_of(const lk_trainer *trainer) {
     const lk_train_options *options = &trainer->options;
     const lk_data_options *data = &trainer->data->options;
@@ -116,10 +118,10 @@ static lk_status save(lk_trainer *trainer, const char *tensors, const char *json
     char hash[24];
     hash_text(block, bytes, hash);
     LK_TRY(write_tensors(trainer, tensors, block));
-    json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:o}", "format_version", 1, "step",
-                             (json_int_t)trainer->step, "micro_batches", (json_int_t)trainer->micro_batches, "epoch",
-                             (json_int_t)place.epoch, "position", (json_int_t)place.position, "state_hash", hash,
-                             "settings", settings_of(trainer));
+    json_t *root =
+        json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:o}", "format_version", 1, "step", (json_int_t)trainer->step,
+                  "micro_batches", (json_int_t)trainer->micro_batches, "epoch", (json_int_t)place.epoch, "position",
+                  (json_int_t)place.position, "state_hash", hash, "settings", settings_of(trainer));
     if (root == NULL) {
         return lk_out_of_memory(trainer->context, 0, "a checkpoint");
     }
@@ -191,8 +193,9 @@ static lk_status check_settings(lk_trainer *trainer, const char *path, const jso
     lk_status status = LK_OK;
     json_object_foreach(own, key, value) {
         json_t *found = json_object_get(saved, key);
-        bool same = json_is_number(value) ? json_is_number(found) && json_number_value(value) == json_number_value(found)
-                                          : json_equal(value, found) != 0;
+        bool same = json_is_number(value)
+                        ? json_is_number(found) && json_number_value(value) == json_number_value(found)
+                        : json_equal(value, found) != 0;
         if (!same && status == LK_OK) {
             lk_text is;
             lk_text_init(&is, trainer->context);

@@ -45,8 +45,8 @@ static lk_status build(lk_evaluator *self, lk_graph *graph, const forward_option
 
 static lk_status prepare(lk_evaluator *self, const forward_options *options) {
     LK_TRY(lk_variables_create(self->context, lk_session_main_device(self->model->session), &self->variables));
-    LK_TRY(lk_step_inputs_add(self->variables, self->model->task, options->tokens, options->max_sequences,
-                              &self->inputs));
+    LK_TRY(
+        lk_step_inputs_add(self->variables, self->model->task, options->tokens, options->max_sequences, &self->inputs));
     lk_graph *graph;
     LK_TRY(lk_graph_create(self->context, &graph));
     lk_status status = build(self, graph, options);
@@ -124,8 +124,8 @@ static lk_status run_batches(lk_evaluator *self, lk_batch_iterator *iterator, lk
         LK_TRY(lk_program_run(self->program));
         LK_TRY(lk_program_read(self->program, self->loss, &loss, sizeof loss));
         if (!isfinite(loss)) {
-            return lk_fail(self->context, LK_STATUS_NUMERIC, "the loss of micro-batch %lld is %g",
-                           (long long)done + 1, (double)loss);
+            return lk_fail(self->context, LK_STATUS_NUMERIC, "the loss of micro-batch %lld is %g", (long long)done + 1,
+                           (double)loss);
         }
         sum += (double)loss;
         if (self->confusion != NULL) {

@@ -171,8 +171,10 @@ void lk_generator_destroy(lk_generator *self) {
 
 /* ---- running ---- */
 
-/* Puts ids[0..count) at the places after the `past` tokens in the cache; leaves the last one's logits in self->values. */
-static lk_status forward_piece(lk_generator *self, generate_pass *pass, const int32_t *ids, int32_t count, int32_t past) {
+/* Puts ids[0..count) at the places after the `past` tokens in the cache; leaves the last one's logits in self->values.
+ */
+static lk_status forward_piece(lk_generator *self, generate_pass *pass, const int32_t *ids, int32_t count,
+                               int32_t past) {
     int32_t *padded = self->staging, *positions = padded + pass->tokens, *slots = positions + pass->tokens;
     for (int32_t i = 0; i < (int32_t)pass->tokens; i++) {
         bool real = i < count;
@@ -247,8 +249,8 @@ static lk_status continue_text(lk_generator *self, const lk_ids *ids, const lk_g
     int64_t limit = LK_MIN(options->max_new_tokens, self->max_tokens - (int64_t)ids->count);
     bool go_on = true;
     while (go_on && report->new_tokens < limit) {
-        int32_t id = lk_sample_token(&sampler, self->values, self->model->config->vocab_size, (uint64_t)report->new_tokens,
-                               self->items);
+        int32_t id = lk_sample_token(&sampler, self->values, self->model->config->vocab_size,
+                                     (uint64_t)report->new_tokens, self->items);
         report->stopped = is_end(self, id);
         if (report->stopped) {
             break;

@@ -79,8 +79,9 @@ lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_options *d
         memcpy(&options, data, LK_MIN(data->struct_size, sizeof options));
     }
     if (options.batch < 1 || options.seq < 2 || options.batch > (1 << 24) || options.seq > (1 << 24)) {
-        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "batch is %lld and seq %lld, expected 1 and 2 or more",
-                       (long long)options.batch, (long long)options.seq);
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
+                       "batch is %lld and seq %lld, expected 1 and 2 or more", (long long)options.batch,
+                       (long long)options.seq);
     }
     lk_data shape = {.context = model->context,
                      .options = options,

@@ -20,7 +20,7 @@ static int32_t largest(const float *logits, int64_t count) {
 }
 
 int32_t lk_sample_token(const lk_sampler *sampler, const float *logits, int64_t count, uint64_t draw,
-                  lk_sample_item *items) {
+                        lk_sample_item *items) {
     int32_t best = largest(logits, count);
     if (sampler->temperature <= 0.0) {
         return best;

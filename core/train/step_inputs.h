@@ -12,12 +12,13 @@ typedef struct lk_step_inputs {
     /* when classifying, otherwise NULL */
     lk_variable *first_tokens; /* [max_sequences] */
     lk_variable *token_types;  /* [T]: zeros, all tokens are of the first type */
-    lk_variable *loss_scale;            /* [1] */
-    lk_variable *rng;                   /* [4] */
+    lk_variable *loss_scale;   /* [1] */
+    lk_variable *rng;          /* [4] */
 } lk_step_inputs;
 
 /* Adds the variables, named "input.*", for batches of `tokens` tokens in at most `max_sequences` sequences. */
-lk_status lk_step_inputs_add(lk_variables *variables, lk_task task, int64_t tokens, int64_t max_sequences, lk_step_inputs *out);
+lk_status lk_step_inputs_add(lk_variables *variables, lk_task task, int64_t tokens, int64_t max_sequences,
+                             lk_step_inputs *out);
 lk_status lk_step_inputs_upload(lk_step_inputs *inputs, const lk_batch *batch, float loss_scale);
 /* Starts a forward pass that reads them; with dropout if `train`. */
 lk_forward lk_step_inputs_forward(const lk_step_inputs *inputs, lk_model *model, lk_adapter *adapter, lk_graph *graph,

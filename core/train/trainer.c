@@ -110,9 +110,11 @@ static lk_status build_update(lk_trainer *trainer, lk_graph *graph) {
     size_t count = (size_t)lk_adapter_num_trained(adapter);
     lk_tensor **lists = lk_calloc(trainer->context, 5 * count + 1, sizeof(lk_tensor *));
     float *scales = lk_calloc(trainer->context, count + 1, sizeof *scales);
-    lk_status status = lists && scales ? LK_OK : lk_out_of_memory(trainer->context, count * sizeof(void *), "an update");
+    lk_status status =
+        lists && scales ? LK_OK : lk_out_of_memory(trainer->context, count * sizeof(void *), "an update");
     if (status == LK_OK) {
-        lk_tensor **values = lists, **gradients = lists + count, **first = lists + 2 * count, **second = lists + 3 * count;
+        lk_tensor **values = lists, **gradients = lists + count, **first = lists + 2 * count,
+                  **second = lists + 3 * count;
         lk_tensor **projected = lists + 4 * count;
         for (size_t i = 0; i < count; i++) {
             const lk_adapter_tensor *tensor = lk_adapter_trained_at(adapter, (int32_t)i);
@@ -194,8 +196,9 @@ lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data,
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "a model loaded with plan_only cannot be trained");
     }
     if (lk_dataset_get_info(data->dataset).targets == 0) {
-        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
-                       "the training data has no token with a loss: its sequences have one token only, or all labels are -100");
+        return lk_fail(
+            model->context, LK_STATUS_INVALID_ARGUMENT,
+            "the training data has no token with a loss: its sequences have one token only, or all labels are -100");
     }
     return lk_trainer_create_for(model, adapter, data, options, false, out);
 }
@@ -393,6 +396,6 @@ void lk_trainer_get_memory(const lk_trainer *trainer, lk_memory_report *report) 
     lk_program_memory micro = lk_program_memory_of(trainer->micro), update = lk_program_memory_of(trainer->update);
     report->activations = micro.arena_bytes + update.arena_bytes;
     report->activations_lower_bound = micro.lower_bound_bytes + update.lower_bound_bytes;
-    report->total = report->weights + report->adapter + report->optimizer + report->inputs + report->cache +
-                    report->activations;
+    report->total =
+        report->weights + report->adapter + report->optimizer + report->inputs + report->cache + report->activations;
 }

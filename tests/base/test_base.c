@@ -51,7 +51,7 @@ START_TEST(test_float16_round_trips) {
             ck_assert_uint_eq(lk_f32_to_bf16(brain), bits);
         }
     }
-    ck_assert_uint_eq(lk_f32_to_f16(1.0f + 1.0f / 2048), 0x3c00);      /* a tie goes to even */
+    ck_assert_uint_eq(lk_f32_to_f16(1.0f + 1.0f / 2048), 0x3c00); /* a tie goes to even */
     ck_assert_uint_eq(lk_f32_to_f16(1.0f + 3.0f / 2048), 0x3c02);
     ck_assert_uint_eq(lk_f32_to_f16(65519.0f), 0x7bff);
     ck_assert_uint_eq(lk_f32_to_f16(65520.0f), 0x7c00);

@@ -44,9 +44,9 @@ static lk_status training_run(lk_context *context) {
     lk_adapter *adapter = NULL, *loaded = NULL;
     lk_status status = lk_session_create(context, &options, &session);
     status = status == LK_OK ? lk_model_load(session, LK_TEST_DATA "/models/tiny-qwen2", NULL, &model) : status;
-    status = status == LK_OK ? lk_data_load(model, LK_TEST_DATA "/golden/qwen2-all-linear/batches.ids", &data_options,
-                                            &data)
-                             : status;
+    status = status == LK_OK
+                 ? lk_data_load(model, LK_TEST_DATA "/golden/qwen2-all-linear/batches.ids", &data_options, &data)
+                 : status;
     status = status == LK_OK ? lk_adapter_create(model, NULL, &adapter) : status;
     status = status == LK_OK ? use(model, adapter, data) : status;
     status = status == LK_OK ? lk_adapter_load(model, folder, &loaded) : status;

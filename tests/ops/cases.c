@@ -106,8 +106,8 @@ static op_case *begin(lk_op op, const char *format, ...) {
 static case_input *input(op_case *self, case_values values, int64_t bound, int rank, int64_t extent0, int64_t extent1) {
     case_input *made = &self->inputs[self->num_inputs++];
     bool integer = values >= VALUES_IDS && values <= VALUES_RNG;
-    *made = (case_input){true,  rank, {extent0, rank > 1 ? extent1 : 1, 1, 1}, values, bound, LK_ROLE_WEIGHT,
-                         integer ? LK_DTYPE_I32 : LK_DTYPE_F32, false};
+    *made = (case_input){true,  rank,           {extent0, rank > 1 ? extent1 : 1, 1, 1}, values,
+                         bound, LK_ROLE_WEIGHT, integer ? LK_DTYPE_I32 : LK_DTYPE_F32,   false};
     return made;
 }
 
@@ -284,8 +284,8 @@ static void add_rms_norm(int64_t tokens, int64_t columns, int64_t width) {
     input(self, VALUES_POSITIVE, 0, 1, width, 0);
     self->attributes.norm.epsilon = 1e-5f;
     for (uint32_t wanted = 1; wanted < 4; wanted++) {
-        self = begin(LK_OP_RMS_NORM_BACKWARD, "T=%d H=%d D=%d wanted=%u", (int)tokens, (int)columns, (int)width,
-                     wanted);
+        self =
+            begin(LK_OP_RMS_NORM_BACKWARD, "T=%d H=%d D=%d wanted=%u", (int)tokens, (int)columns, (int)width, wanted);
         input(self, VALUES_NORMAL, 0, 2, tokens, columns);
         input(self, VALUES_NORMAL, 0, 2, tokens, columns);
         input(self, VALUES_POSITIVE, 0, 1, width, 0);
@@ -418,8 +418,8 @@ static void add_attention(int64_t tokens, int64_t entries, int32_t heads, int32_
 
 /* Keys from a cache: fewer queries than keys, and only the filled part of the cache counts. */
 static void add_cached_attention(int64_t queries, int64_t capacity, int64_t sequences) {
-    op_case *self = begin(LK_OP_ATTENTION, "cache queries=%d capacity=%d S=%d", (int)queries, (int)capacity,
-                          (int)sequences);
+    op_case *self =
+        begin(LK_OP_ATTENTION, "cache queries=%d capacity=%d S=%d", (int)queries, (int)capacity, (int)sequences);
     input(self, VALUES_NORMAL, 0, 2, queries * sequences, 4 * 16);
     input(self, VALUES_NORMAL, 0, 2, capacity * sequences, 2 * 16);
     input(self, VALUES_NORMAL, 0, 2, capacity * sequences, 2 * 16);
@@ -463,8 +463,8 @@ static void add_cross_entropy(int64_t tokens, int64_t vocab, int64_t width) {
     input(self, VALUES_NORMAL, 0, 1, tokens, 0);
     self->prepare = prepare_cross_entropy_backward;
     for (uint32_t wanted = 1; wanted < 4; wanted += 2) {
-        self = begin(LK_OP_LINEAR_CROSS_ENTROPY, "T=%d V=%d H=%d wanted=%u", (int)tokens, (int)vocab, (int)width,
-                     wanted);
+        self =
+            begin(LK_OP_LINEAR_CROSS_ENTROPY, "T=%d V=%d H=%d wanted=%u", (int)tokens, (int)vocab, (int)width, wanted);
         input(self, VALUES_NORMAL, 0, 2, tokens, width);
         input(self, VALUES_SMALL, 0, 2, vocab, width);
         input(self, VALUES_TARGETS, vocab, 1, tokens, 0);
@@ -584,8 +584,8 @@ static void add_large_cases(void) {
     add_optimizer(300, 1001);
 }
 
-/* The same cases, from the given one on, with weights stored in bf16. A kernel may then round what meets the weight in a
- * product to bf16 too, so that is drawn exact; sums are compared as in fp32. */
+/* The same cases, from the given one on, with weights stored in bf16. A kernel may then round what meets the weight in
+ * a product to bf16 too, so that is drawn exact; sums are compared as in fp32. */
 static void add_bf16_weights(int from) {
     static const struct {
         lk_op op;

@@ -1,5 +1,6 @@
 /* The cases of every op: one list that the conformance test (every kernel row against the reference), the gradient test
- * (finite differences in double precision) and the benchmark run over. An op's cases are in cases.c, by the op's name. */
+ * (finite differences in double precision) and the benchmark run over. An op's cases are in cases.c, by the op's name.
+ */
 #ifndef LK_TESTS_OPS_CASES_H
 #define LK_TESTS_OPS_CASES_H
 
@@ -30,8 +31,8 @@ typedef struct case_input {
     int64_t shape[LK_MAX_RANK];
     case_values values;
     int64_t bound;
-    lk_role role;  /* WEIGHT unless the node mutates it (STATE) */
-    lk_dtype dtype; /* F32, BF16 or I32; the gradient test turns floats into F64 */
+    lk_role role;      /* WEIGHT unless the node mutates it (STATE) */
+    lk_dtype dtype;    /* F32, BF16 or I32; the gradient test turns floats into F64 */
     bool short_values; /* are such that bf16 holds them exactly, whatever the dtype */
 } case_input;
 
@@ -42,7 +43,8 @@ typedef struct op_case {
     case_input inputs[MAX_CASE_INPUTS];
     lk_attributes attributes;
     uint32_t wanted; /* outputs */
-    /* Inputs that only make sense as the outputs of another op on the same data (lse, rstd, s, o): made by running it. */
+    /* Inputs that only make sense as the outputs of another op on the same data (lse, rstd, s, o): made by running it.
+     */
     void (*prepare)(const struct op_case *self, double **values);
     double tolerance; /* of fp32 kernels: relative to the largest magnitude of the output; 0: derived from the op */
 } op_case;

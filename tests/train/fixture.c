@@ -27,7 +27,8 @@ void fixture_open(fixture *self, const lk_allocator *allocator) {
     data.batch = 2;
     data.seq = 48;
     data.seed = 7;
-    SUCCEEDS(self, lk_data_load(self->model, LK_TEST_DATA "/golden/stories260k-lora-qv/batches.ids", &data, &self->data));
+    SUCCEEDS(self,
+             lk_data_load(self->model, LK_TEST_DATA "/golden/stories260k-lora-qv/batches.ids", &data, &self->data));
 }
 
 void fixture_start(fixture *self) {

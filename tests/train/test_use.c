@@ -159,7 +159,8 @@ START_TEST(test_a_merged_model_equals_base_plus_adapter) {
     fixture_start(&self);
     train(&self, 4);
     lk_eval_report report;
-    double base = evaluate(&self, self.model, NULL, &report), adapted = evaluate(&self, self.model, self.adapter, &report);
+    double base = evaluate(&self, self.model, NULL, &report),
+           adapted = evaluate(&self, self.model, self.adapter, &report);
     ck_assert_double_gt(fabs(base - adapted), 1e-3);
     SUCCEEDS(&self, lk_merge(self.model, self.adapter, LK_DTYPE_F32, fixture_path(&self, "merged"), NULL, NULL));
     lk_model *merged;

@@ -13,8 +13,8 @@ static bool can_take(const lk_node *producer) {
     return index >= 0 && index < producer->num_inputs && producer->inputs[index] == NULL;
 }
 
-/* The operand of an add that can absorb the other one: made by an op that accumulates, used by the add alone, made after
- * the other operand exists, and of the same dtype as it and the sum, so that rounding stays where it was. */
+/* The operand of an add that can absorb the other one: made by an op that accumulates, used by the add alone, made
+ * after the other operand exists, and of the same dtype as it and the sum, so that rounding stays where it was. */
 static lk_node *absorber(const lk_node *add, const position_table *table, int *other) {
     for (int i = 1; i >= 0; i--) {
         lk_tensor *tensor = add->inputs[i], *rest = add->inputs[1 - i];
