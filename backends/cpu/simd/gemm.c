@@ -369,8 +369,13 @@ static void dot_any(int rows, int columns, const float *a, int64_t a_row, const 
         DOT_CASE(1, 1)
         DOT_CASE(1, 2)
         DOT_CASE(1, 3)
-        DOT_CASE(1, 4) DOT_CASE(2, 1) DOT_CASE(2, 2) DOT_CASE(2, 3) DOT_CASE(2, 4) DOT_CASE(3, 1) DOT_CASE(3, 2)
-            DOT_CASE(3, 3) DOT_CASE(3, 4) DOT_CASE(4, 1) DOT_CASE(4, 2) DOT_CASE(4, 3) DOT_CASE(4, 4)
+        DOT_CASE(1, 4)
+        DOT_CASE(2, 1)
+        DOT_CASE(2, 2)
+        DOT_CASE(2, 3)
+        DOT_CASE(2, 4)
+        DOT_CASE(3, 1)
+        DOT_CASE(3, 2) DOT_CASE(3, 3) DOT_CASE(3, 4) DOT_CASE(4, 1) DOT_CASE(4, 2) DOT_CASE(4, 3) DOT_CASE(4, 4)
     }
 }
 
