@@ -80,6 +80,13 @@ void cli_batch_options(lk_data_options *data, cli_options *options);
 /* schedule: an index into constant, linear, cosine, to be copied into train->schedule */
 void cli_optimizer_options(lk_train_options *train, int *schedule, cli_options *options);
 
+/* ---- results of models that classify (classification.c) ---- */
+
+/* Accuracy, F1 and the confusion matrix of the evaluator's last run, on stdout. */
+void cli_print_classification(const lk_evaluator *evaluator, const lk_eval_report *report);
+/* The same as an object {"accuracy", "f1", "macro_f1", "confusion"}; NULL when memory is out. */
+json_t *cli_classification_json(const lk_evaluator *evaluator, const lk_eval_report *report);
+
 double cli_seconds(void);     /* monotonic */
 size_t cli_peak_memory(void); /* the largest resident size so far in bytes; 0: unknown */
 /* "1.5 GiB"; the text lies in buffer. */

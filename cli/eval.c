@@ -50,15 +50,17 @@ static int print(const eval_command *command, const lk_eval_report *report) {
                       "targets", (json_int_t)report->targets, "tokens", (json_int_t)report->tokens, "sequences",
                       (json_int_t)report->sequences, "seconds", report->seconds, "tokens_per_second", rate);
         if (json != NULL && report->num_labels > 0) {
-            json_object_set_new(json, "accuracy", json_real(report->accuracy));
-            json_object_set_new(json, "f1", json_real(report->f1));
-            json_object_set_new(json, "macro_f1", json_real(report->macro_f1));
+            json_t *classes = cli_classification_json(command->evaluator, report);
+            json_object_update(json, classes);
+            json_decref(classes);
+            json_object_set_new(json, "samples_per_second",
+                                json_real(report->seconds > 0 ? (double)report->sequences / report->seconds : 0));
         }
         return cli_print_json(json);
     }
     if (report->num_labels > 0) {
-        printf("loss %.4f  accuracy %.4f  F1 %.4f  macro F1 %.4f  (%" PRId64 " texts, %.1f s, %.0f tokens/s)\n",
-               report->loss, report->accuracy, report->f1, report->macro_f1, report->sequences, report->seconds, rate);
+        printf("loss      %.4f  (%.1f s, %.0f tokens/s)\n", report->loss, report->seconds, rate);
+        cli_print_classification(command->evaluator, report);
         return CLI_DONE;
     }
     printf("loss %.4f  perplexity %.3f  (%" PRId64 " targets in %" PRId64 " sequences, %.1f s, %.0f tokens/s)\n",

@@ -10,14 +10,17 @@ static const char description[] =
     "Trains an adapter for a model on your data and writes it in the layout of Hugging Face PEFT.\n"
     "The model itself stays as it is.\n\n"
     "Data files: .txt (plain text), .jsonl (a line is {\"text\": ..}, {\"prompt\": .., \"completion\": ..} or\n"
-    "{\"messages\": [..]}), .ids (token ids, one sequence a line; after a TAB, optionally, as many labels).\n\n"
+    "{\"messages\": [..]}), .ids (token ids, one sequence a line; after a TAB, optionally, as many labels).\n"
+    "With --task classify: .tsv (class, TAB, text), .jsonl ({\"text\": .., \"label\": ..}).\n\n"
     "Ctrl-C (or SIGTERM) finishes the step, saves the adapter and a checkpoint, and exits with 130 (143);\n"
     "--resume goes on from there. A second one ends the program at once.";
 
 static const char examples[] =
     "  lorikeet train --model SmolLM2-135M.gguf --data notes.txt --out notes-adapter --steps 100\n"
     "  lorikeet train --model ./Qwen2-0.5B --data chats.jsonl --out adapter --epochs 3 --rank 16 --alpha 32 \\\n"
-    "      --targets q_proj,v_proj --schedule cosine --warmup 20 --val held-out.jsonl --log log.jsonl";
+    "      --targets q_proj,v_proj --schedule cosine --warmup 20 --val held-out.jsonl --log log.jsonl\n"
+    "  lorikeet train --model ./MiniLM --task classify --data reviews.tsv --val held-out.tsv --out reviews \\\n"
+    "      --epochs 3 --lr 1e-3 --val-every 100 --early-stopping 3";
 
 static void declare(train_command *command, cli_options *options) {
     options->usage = "--model PATH --data FILE --out DIR [OPTION...]";
@@ -31,6 +34,8 @@ static void declare(train_command *command, cli_options *options) {
     cli_required(options);
     cli_text(options, "val", 0, &command->val_path, "FILE", "held-out data: its loss is taken before and after");
     cli_int64(options, "val-every", 0, &command->val_every, 0, "and after every N steps; 0: not");
+    cli_int64(options, "early-stopping", 0, &command->early_stopping, 0,
+              "stop when so many validations in a row bring no lower loss, and keep the adapter of the best; 0: not");
     cli_batch_options(&command->data_options, options);
     cli_flag(options, "no-shuffle", 0, &command->data_options.shuffle, false, "take the data in order");
     cli_adapter_options(&command->adapter_options, options);
@@ -59,6 +64,9 @@ static int check_options(train_command *command, const cli_options *options) {
     }
     if (command->val_every > 0 && command->val_path == NULL) {
         return cli_usage("--val-every needs --val FILE");
+    }
+    if (command->early_stopping > 0 && command->val_every == 0) {
+        return cli_usage("--early-stopping needs --val-every N");
     }
     for (size_t i = 0; command->init_adapter != NULL && i < sizeof(fixed) / sizeof(fixed[0]); i++) {
         if (cli_given(options, fixed[i])) {
@@ -139,9 +147,25 @@ static int validate(train_command *command, double *loss) {
     command->seconds[TRAIN_VALIDATE] += cli_seconds() - started;
     if (result == CLI_DONE) {
         *loss = report.loss;
+        command->validation = report;
         result = train_log_validation(command, &report);
     }
     return result;
+}
+
+/* Takes note of a validation's loss. With early stopping, --out holds the best adapter so far. */
+static int note_validation(train_command *command) {
+    if (command->early_stopping == 0) {
+        return CLI_DONE;
+    }
+    if (command->best_step >= 0 && !(command->val_loss < command->best_val_loss)) {
+        command->stopped_early = ++command->validations_since_best >= command->early_stopping;
+        return CLI_DONE;
+    }
+    command->best_val_loss = command->val_loss;
+    command->best_step = lk_trainer_steps(command->trainer);
+    command->validations_since_best = 0;
+    return save(command, false);
 }
 
 static bool is_due(int64_t step, int64_t every) {
@@ -153,7 +177,7 @@ static int run_steps(train_command *command) {
     int64_t step = lk_trainer_steps(command->trainer);
     int result = CLI_DONE;
     cli_progress_start(&command->progress, "train", step, total, command->workspace.quiet);
-    while (step < total && cli_stop_signal() == 0 && result == CLI_DONE) {
+    while (step < total && cli_stop_signal() == 0 && !command->stopped_early && result == CLI_DONE) {
         lk_step_report report;
         result = checked(command, lk_trainer_step(command->trainer, &report));
         if (result != CLI_DONE) {
@@ -166,6 +190,7 @@ static int run_steps(train_command *command) {
         }
         if (result == CLI_DONE && is_due(step, command->val_every) && step < total) {
             result = validate(command, &command->val_loss);
+            result = result == CLI_DONE ? note_validation(command) : result;
         }
     }
     cli_progress_finish(&command->progress);
@@ -223,10 +248,11 @@ static int run(train_command *command) {
         return result;
     }
     int stopped_by = cli_stop_signal();
-    if (stopped_by == 0) {
+    if (stopped_by == 0 && !command->stopped_early) {
         result = validate(command, &command->val_loss);
+        result = result == CLI_DONE ? note_validation(command) : result;
     }
-    if (result == CLI_DONE) {
+    if (result == CLI_DONE && (command->early_stopping == 0 || stopped_by != 0)) {
         result = save(command, stopped_by != 0);
     }
     if (result == CLI_DONE && command->profile && stopped_by == 0) {
@@ -239,7 +265,7 @@ static int run(train_command *command) {
 }
 
 int cli_command_train(int argc, const char **argv) {
-    train_command command = {.epochs = 1};
+    train_command command = {.epochs = 1, .best_step = -1};
     cli_options options = {0};
     cli_workspace_init(&command.workspace);
     lk_adapter_options_init(&command.adapter_options);

@@ -27,6 +27,7 @@ typedef struct train_command {
     int schedule;
     const char *data_path, *val_path, *out, *init_adapter, *log_path;
     int64_t steps, epochs, save_every, val_every;
+    int64_t early_stopping; /* validations without a lower loss; 0: go on to the end */
     uint64_t seed;
     bool resume, profile, json;
     /* the run */
@@ -39,9 +40,13 @@ typedef struct train_command {
     bool resumed; /* from a checkpoint */
     double seconds[TRAIN_NUM_PHASES];
     /* figures for the summary */
-    int64_t steps_here, tokens; /* in this run, without what came before a resumption */
+    int64_t steps_here, tokens, samples; /* in this run, without what came before a resumption */
     double first_loss, smooth_loss, last_loss;
     double val_loss_before, val_loss;
+    lk_eval_report validation; /* the last one */
+    double best_val_loss;
+    int64_t best_step, validations_since_best; /* best_step -1: none yet */
+    bool stopped_early;
 } train_command;
 
 /* Each returns an exit status where it can fail. */

@@ -71,6 +71,7 @@ int train_log_step(train_command *command, const lk_step_report *report) {
     command->steps_here++;
     command->last_loss = report->loss;
     command->tokens += report->tokens;
+    command->samples += report->targets;
     command->seconds[TRAIN_STEPS] += report->step_seconds;
     command->seconds[TRAIN_WAIT_FOR_DATA] += report->data_seconds;
     show_step(command, report);
@@ -88,12 +89,21 @@ int train_log_step(train_command *command, const lk_step_report *report) {
 
 int train_log_validation(train_command *command, const lk_eval_report *report) {
     int64_t step = lk_trainer_steps(command->trainer);
-    if (!command->workspace.quiet) {
+    bool classify = report->num_labels > 0;
+    if (!command->workspace.quiet && classify) {
+        cli_message("validation after %" PRId64 " steps: loss %.4f, accuracy %.4f, F1 %.4f", step, report->loss,
+                    report->accuracy, report->f1);
+    } else if (!command->workspace.quiet) {
         cli_message("validation after %" PRId64 " steps: loss %.4f, perplexity %.2f", step, report->loss,
                     report->perplexity);
     }
     if (command->log == NULL) {
         return CLI_DONE;
+    }
+    if (classify) {
+        return write_line(command, json_pack("{s:I,s:f,s:f,s:f,s:f}", "step", (json_int_t)step, "validation_loss",
+                                             report->loss, "validation_accuracy", report->accuracy, "validation_f1",
+                                             report->f1, "validation_macro_f1", report->macro_f1));
     }
     return write_line(command, json_pack("{s:I,s:f,s:f}", "step", (json_int_t)step, "validation_loss", report->loss,
                                          "validation_perplexity", report->perplexity));
@@ -143,6 +153,15 @@ static json_t *seconds_json(const train_command *command) {
     return object;
 }
 
+static bool classifies(const train_command *command) {
+    return command->workspace.task == LK_TASK_CLASSIFY;
+}
+
+/* A sample of a model that classifies has one target. */
+static double sample_rate(const train_command *command) {
+    return rate(command->samples, command->seconds[TRAIN_STEPS] + command->seconds[TRAIN_WAIT_FOR_DATA]);
+}
+
 static int print_json(const train_command *command, const lk_memory_report *memory, int stopped_by) {
     json_t *summary = json_pack(
         "{s:s,s:s,s:I,s:I,s:I,s:b,s:o,s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}}", "adapter", command->out, "device",
@@ -162,6 +181,17 @@ static int print_json(const train_command *command, const lk_memory_report *memo
         json_object_set_new(summary, "validation_loss_before", json_real(command->val_loss_before));
         json_object_set_new(summary, "validation_loss", json_real(command->val_loss));
     }
+    if (summary != NULL && command->early_stopping > 0) {
+        json_object_set_new(summary, "stopped_early", json_boolean(command->stopped_early));
+        json_object_set_new(summary, "best_step", json_integer(command->best_step));
+        json_object_set_new(summary, "best_validation_loss", json_real(command->best_val_loss));
+    }
+    if (summary != NULL && classifies(command)) {
+        json_object_set_new(summary, "samples_per_second", json_real(sample_rate(command)));
+    }
+    if (summary != NULL && command->evaluator != NULL && classifies(command)) {
+        json_object_set_new(summary, "validation", cli_classification_json(command->evaluator, &command->validation));
+    }
     return cli_print_json(summary);
 }
 
@@ -174,9 +204,19 @@ static void print_text(const train_command *command, const lk_memory_report *mem
         printf(": loss %.4f at first, %.4f at last; %" PRId64 " tokens, %.1f tokens/s", command->first_loss,
                command->last_loss, command->tokens, mean_rate(command));
     }
+    if (command->steps_here > 0 && classifies(command)) {
+        printf(", %.1f samples/s", sample_rate(command));
+    }
     printf("\n");
     if (command->evaluator != NULL) {
         printf("held out  loss %.4f before, %.4f after\n", command->val_loss_before, command->val_loss);
+    }
+    if (command->early_stopping > 0 && command->best_step >= 0) {
+        printf("best      loss %.4f after step %" PRId64 ": its adapter is kept%s\n", command->best_val_loss,
+               command->best_step, command->stopped_early ? "; stopped early" : "");
+    }
+    if (command->evaluator != NULL && classifies(command)) {
+        cli_print_classification(command->evaluator, &command->validation);
     }
     printf("seconds  ");
     for (int i = 0; i < TRAIN_NUM_PHASES; i++) {

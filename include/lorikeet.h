@@ -165,6 +165,8 @@ typedef struct lk_model_info {
     int64_t num_labels; /* 0 unless classifying */
 } lk_model_info;
 LK_API void lk_model_get_info(const lk_model *model, lk_model_info *info);
+/* The name of a class of a model that classifies, from config.json; NULL: the files give none. Borrowed. */
+LK_API const char *lk_model_label(const lk_model *model, int64_t index);
 
 /* ================================================================================================================
  * Tokenizers
@@ -353,6 +355,17 @@ LK_API lk_status lk_evaluator_get_confusion(const lk_evaluator *evaluator, int64
 /* Logits of every position of one sequence of ids, fp32 [count, vocab_size] (of the classes, [num_labels], from a model
  * that classifies), for tests and tools. */
 LK_API lk_status lk_logits(lk_model *model, lk_adapter *adapter, const int32_t *ids, size_t count, float *logits);
+
+/* A model ready to classify texts, options->batch * options->seq tokens at a time. Of the options only these two are
+ * used; NULL: the defaults. adapter may be NULL. */
+typedef struct lk_classifier lk_classifier;
+LK_API lk_status lk_classifier_create(lk_model *model, lk_adapter *adapter, const lk_data_options *options,
+                                      lk_classifier **out);
+LK_API void lk_classifier_destroy(lk_classifier *classifier);
+/* probabilities [count, num_labels]: of the classes, for each text. A text with more than options->seq tokens is cut
+ * (what the tokenizer puts at its end stays). */
+LK_API lk_status lk_classifier_run(lk_classifier *classifier, const char *const *texts, size_t count,
+                                   float *probabilities);
 
 typedef struct lk_generate_options {
     size_t struct_size;

@@ -382,6 +382,42 @@ static json_t *compose(const lk_model_config *config) {
     return root;
 }
 
+static bool has_label(const json_t *labels, int64_t index) {
+    char key[24];
+    snprintf(key, sizeof key, "%lld", (long long)index);
+    return json_object_get(labels, key) != NULL;
+}
+
+/* id2label and label2id for as many labels as there are now; 0 when it is done. */
+static int set_labels(json_t *root, int64_t num_labels) {
+    const json_t *now = json_object_get(root, "id2label");
+    if (num_labels == 0 || ((int64_t)json_object_size(now) == num_labels && has_label(now, num_labels - 1))) {
+        return 0;
+    }
+    json_t *id2label = json_object(), *label2id = json_object();
+    int failed = id2label == NULL || label2id == NULL;
+    for (int64_t i = 0; i < num_labels; i++) {
+        char key[24], name[32];
+        snprintf(key, sizeof key, "%lld", (long long)i);
+        snprintf(name, sizeof name, "LABEL_%lld", (long long)i);
+        failed |= json_object_set_new(id2label, key, json_string(name));
+        failed |= json_object_set_new(label2id, name, json_integer(i));
+    }
+    if (json_object_get(root, "num_labels") != NULL) {
+        failed |= json_object_set_new(root, "num_labels", json_integer(num_labels));
+    }
+    failed |= json_object_set_new(root, "id2label", id2label);
+    return failed | json_object_set_new(root, "label2id", label2id);
+}
+
+static int set_architecture(json_t *root, const char *architecture) {
+    const char *now = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
+    if (architecture[0] == '\0' || (now != NULL && strcmp(now, architecture) == 0)) {
+        return 0;
+    }
+    return json_object_set_new(root, "architectures", json_pack("[s]", architecture));
+}
+
 lk_status lk_model_config_save(lk_context *context, const lk_model_config *config, lk_dtype dtype, const char *path) {
     static const char *const names[LK_DTYPE_COUNT] = {
         [LK_DTYPE_F32] = "float32", [LK_DTYPE_BF16] = "bfloat16", [LK_DTYPE_F16] = "float16"};
@@ -400,6 +436,8 @@ lk_status lk_model_config_save(lk_context *context, const lk_model_config *confi
         failed |= json_object_set_new(root, "dtype", json_string(names[dtype]));
     }
     failed |= json_object_set_new(root, "tie_word_embeddings", json_boolean(config->tie_word_embeddings));
+    failed |= set_architecture(root, config->architecture);
+    failed |= set_labels(root, config->num_labels);
     lk_status status = failed ? lk_out_of_memory(context, 0, path) : lk_json_save(context, path, root);
     json_decref(root);
     return status;

@@ -10,6 +10,7 @@
 typedef struct lk_model_type {
     const char *name;              /* config.json's model_type */
     const char *causal_class;      /* what "architectures" names for a language model */
+    const char *classify_class;    /* and for a model that classifies sequences; NULL: not supported */
     const char *base_model_prefix; /* "model.": may be missing from or added to the names of stored tensors */
     const char *gguf_architecture; /* NULL: not read from GGUF */
     bool gguf_permutes_qk;         /* llama.cpp reorders q and k rows for its interleaved RoPE */
@@ -85,7 +86,8 @@ lk_status lk_model_config_from_gguf(lk_context *context, const lk_gguf *gguf, lk
 void lk_model_config_free(lk_model_config *config);
 
 /* Writes a config.json that transformers loads: the source's, unknown keys included, or one made from the fields, with
- * dtype and tie_word_embeddings as they are now. */
+ * dtype, tie_word_embeddings, the architecture and the number of labels as they are now (labels that are not those of
+ * the source are called LABEL_0 and so on). */
 lk_status lk_model_config_save(lk_context *context, const lk_model_config *config, lk_dtype dtype, const char *path);
 
 /* The head_dim / 2 inverse frequencies of RoPE, scaling applied: position p turns pair i by p * out[i] radians. */

@@ -472,3 +472,13 @@ void lk_model_get_info(const lk_model *model, lk_model_info *info) {
 lk_tokenizer *lk_model_tokenizer(const lk_model *model) {
     return model->tokenizer;
 }
+
+const char *lk_model_label(const lk_model *model, int64_t index) {
+    const lk_model_config *config = model->config;
+    char key[24];
+    if (model->task != LK_TASK_CLASSIFY || model->num_labels != config->num_labels || config->source == NULL) {
+        return NULL;
+    }
+    snprintf(key, sizeof key, "%lld", (long long)index);
+    return json_string_value(json_object_get(json_object_get(config->source, "id2label"), key));
+}

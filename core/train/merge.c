@@ -1,6 +1,7 @@
 /* Base plus adapter as a Hugging Face folder. Tensors are merged and converted one at a time while the file is written,
  * so that no second copy of the model is held. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/adapters/adapter.h"
@@ -179,6 +180,10 @@ static lk_status write_folder(merge_job *job, const char *folder) {
     if (status == LK_OK) {
         lk_model_config merged = *job->model->config;
         merged.tie_word_embeddings = merged.tie_word_embeddings && !job->untied;
+        if (job->model->task == LK_TASK_CLASSIFY) {
+            merged.num_labels = job->model->num_labels;
+            snprintf(merged.architecture, sizeof merged.architecture, "%s", merged.type->classify_class);
+        }
         status = lk_model_config_save(context, &merged, job->dtype, config);
     }
     lk_free(context, weights);

@@ -96,6 +96,8 @@ wrong '--schedule sine: must be one of constant, linear, cosine' train --schedul
 wrong '--method lota: must be one of' train --method lota
 wrong '--steps and --epochs exclude each other' train --model x --data y --out z --steps 1 --epochs 1
 wrong '--val-every needs --val FILE' train --model x --data y --out z --val-every 5
+wrong '--early-stopping needs --val-every N' train --model x --data y --out z --early-stopping 2
+wrong 'give one of --file and --text' classify --model x
 wrong '--system needs --chat' generate --model x --prompt y --system z
 wrong 'give one of --text, --file and --ids' tokenize --model x
 wrong 'give one of --text, --file and --ids' tokenize --model x --text y --ids 1
