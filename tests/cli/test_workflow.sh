@@ -1,51 +1,10 @@
 #!/bin/sh
 # The whole way with a small model: tokenize, plan, train with log and validation, stop and resume, eval, generate, merge.
 set -u
-lorikeet=$LK_BUILD_DIR/lorikeet
 model=$LK_SOURCE_DIR/tests/data/models/stories260k
-work=$LK_BUILD_DIR/tests-cli-workflow
-rm -rf "$work"
-mkdir -p "$work"
-cd "$work" || exit 1
-failures=0
-
-fail() {
-    echo "FAILED: $1"
-    echo "--- stdout"
-    head -n 40 out
-    echo "--- stderr"
-    head -n 40 err
-    failures=$((failures + 1))
-}
-
-# run STATUS ARGUMENTS...
-run() {
-    expected=$1
-    shift
-    what="lorikeet $*"
-    "$lorikeet" "$@" >out 2>err </dev/null
-    status=$?
-    [ "$status" -eq "$expected" ] || fail "$what: exit status $status instead of $expected"
-}
-
-# has TEXT [FILE]: the last run's stdout, or the file, has it.
-has() {
-    grep -q -e "$1" "${2:-out}" || fail "$what: no '$1' in ${2:-stdout}"
-}
-
-# number KEY FILE: the first value of a key in JSON.
-number() {
-    sed -n "s/.*\"$1\": *\(-\{0,1\}[0-9.eE+-]*\).*/\1/p" "$2" | head -n 1
-}
-
-less() {
-    awk -v a="$1" -v b="$2" 'BEGIN { exit !(a != "" && b != "" && a + 0 < b + 0) }'
-}
-
-# same_loss A B: but for the order of summation
-same_loss() {
-    awk -v a="$1" -v b="$2" 'BEGIN { d = a - b; exit !(a != "" && b != "" && d < 1e-4 && d > -1e-4) }'
-}
+# shellcheck source=tests/cli/shell.sh
+. "$LK_SOURCE_DIR/tests/cli/shell.sh"
+enter workflow
 
 head -n 100 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >train.txt
 tail -n 12 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >held-out.txt
@@ -80,7 +39,7 @@ has 'train 16/16' err
 for key in step loss learning_rate tokens step_seconds data_seconds tokens_per_second grad_norm; do
     has "\"$key\":" log.jsonl
 done
-same_loss "$(number validation_loss_before out)" "$before" || fail "eval's loss $before is not that before training"
+close "$(number validation_loss_before out)" "$before" || fail "eval's loss $before is not that before training"
 run 0 eval --model "$model" --adapter adapter --data held-out.txt --seq 32 --json
 after=$(number loss out)
 less "$after" "$before" || fail "the held-out loss did not fall: $before, then $after"
@@ -125,17 +84,9 @@ has '"new_tokens": '
 run 0 merge --model "$model" --adapter adapter --out merged
 run 0 eval --model merged --data held-out.txt --seq 32 --json
 merged=$(number loss out)
-same_loss "$merged" "$after" ||
+close "$merged" "$after" ||
     fail "the merged model's loss is $merged, with the adapter it is $after"
 
-# Failures: status 1, one line that names what is at fault, nothing on stdout.
-fails() {
-    text=$1
-    shift
-    run 1 "$@"
-    grep -q -F -e "$text" err || fail "$what: the message does not say: $text"
-    [ ! -s out ] || fail "$what: wrote to stdout"
-}
 fails 'no-such-model' eval --model no-such-model --data held-out.txt
 fails 'no-such-file.txt' eval --model "$model" --data no-such-file.txt
 fails 'no-such-adapter' eval --model "$model" --adapter no-such-adapter --data held-out.txt
@@ -150,4 +101,4 @@ cmp base-weights base/model.safetensors || fail 'the base model was overwritten'
 printf '1 2 3\t-100 -100 -100\n' >no-targets.ids
 fails 'no token with a loss' train --model "$model" --data no-targets.ids --out unused
 
-[ "$failures" -eq 0 ] || { echo "$failures failed"; exit 1; }
+finish
