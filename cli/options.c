@@ -58,6 +58,12 @@ void cli_text(cli_options *options, const char *name, char letter, const char **
     set_help(option, help, *target != NULL ? *target : "");
 }
 
+void cli_text_list(cli_options *options, const char *name, char letter, cli_texts *target, const char *argument,
+                   const char *help) {
+    cli_option *option = add(options, CLI_TEXTS, name, letter, target, argument);
+    set_help(option, help, "");
+}
+
 void cli_int32(cli_options *options, const char *name, char letter, int32_t *target, int32_t minimum, int32_t maximum,
                const char *help) {
     cli_option *option = add(options, CLI_INT32, name, letter, target, "N");
@@ -190,16 +196,31 @@ static bool parse_choice(const cli_option *option, const char *text, int *out) {
     return false;
 }
 
+static bool store_another(cli_options *options, cli_option *option, char *text) {
+    cli_texts *list = option->target;
+    if (options->num_more == CLI_MAX_TEXTS) {
+        cli_usage("--%s %s: there are more than %d such options", option->name, text, CLI_MAX_TEXTS);
+        free(text);
+        return false;
+    }
+    options->more[options->num_more++] = text;
+    list->items[list->count++] = text;
+    return true;
+}
+
 /* Stores the value of options->rows[index]; takes over `text`, which a flag does not have. */
 static bool store(cli_options *options, int index, char *text) {
     cli_option *option = &options->rows[index];
-    free(options->values[index]);
-    options->values[index] = text;
     option->given = true;
     if (option->kind != CLI_FLAG && text == NULL) {
         cli_usage("--%s: out of memory", option->name);
         return false;
     }
+    if (option->kind == CLI_TEXTS) {
+        return store_another(options, option, text);
+    }
+    free(options->values[index]);
+    options->values[index] = text;
     int64_t integer = 0;
     int choice = 0;
     switch (option->kind) {
@@ -229,6 +250,7 @@ static bool store(cli_options *options, int index, char *text) {
         }
         *(const char **)option->target = option->choices[choice];
         return true;
+    case CLI_TEXTS:
     case CLI_GROUP:
         break;
     }
@@ -367,4 +389,8 @@ void cli_options_free(cli_options *options) {
         free(options->values[i]);
         options->values[i] = NULL;
     }
+    for (int i = 0; i < options->num_more; i++) {
+        free(options->more[i]);
+    }
+    options->num_more = 0;
 }

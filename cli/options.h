@@ -10,6 +10,7 @@ typedef enum cli_option_kind {
     CLI_GROUP, /* a heading */
     CLI_FLAG,
     CLI_TEXT,
+    CLI_TEXTS, /* may be given several times */
     CLI_INT32,
     CLI_INT64,
     CLI_UINT64,
@@ -31,7 +32,13 @@ typedef struct cli_option {
     bool required, given;
 } cli_option;
 
-enum { CLI_MAX_OPTIONS = 64 };
+enum { CLI_MAX_OPTIONS = 64, CLI_MAX_TEXTS = 32 };
+
+/* The values of an option that may be given several times, in order; NULL behind the last one. */
+typedef struct cli_texts {
+    const char *items[CLI_MAX_TEXTS + 1];
+    int count;
+} cli_texts;
 
 typedef struct cli_options {
     const char *usage;       /* after "lorikeet train ": "--model MODEL --data FILE --out DIR [OPTION...]" */
@@ -40,6 +47,8 @@ typedef struct cli_options {
     cli_option rows[CLI_MAX_OPTIONS];
     int count;
     char *values[CLI_MAX_OPTIONS]; /* texts that targets point to, by option */
+    char *more[CLI_MAX_TEXTS];     /* and those of lists */
+    int num_more;
 } cli_options;
 
 /* The help texts do not say the default: it is taken from the target, unless that is empty, zero for a required option,
@@ -48,6 +57,8 @@ void cli_group(cli_options *options, const char *title);
 void cli_flag(cli_options *options, const char *name, char letter, bool *target, bool value, const char *help);
 void cli_text(cli_options *options, const char *name, char letter, const char **target, const char *argument,
               const char *help);
+void cli_text_list(cli_options *options, const char *name, char letter, cli_texts *target, const char *argument,
+                   const char *help);
 void cli_int32(cli_options *options, const char *name, char letter, int32_t *target, int32_t minimum, int32_t maximum,
                const char *help);
 void cli_int64(cli_options *options, const char *name, char letter, int64_t *target, int64_t minimum, const char *help);

@@ -376,6 +376,13 @@ typedef struct lk_generate_options {
     uint64_t seed;
     bool chat;          /* the prompt is a user's message, put into the model's chat template */
     const char *system; /* with chat: the system message; NULL: the template's own */
+    /* as transformers' parameters of these names, default 1 and 0 (off) */
+    double repetition_penalty;
+    int64_t no_repeat_ngram_size;
+    int64_t num_beams;       /* 1: none; otherwise beam search, without sampling. Default 1 */
+    double length_penalty;   /* of beams: their score is divided by their length to this power. Default 1 */
+    bool early_stopping;     /* of beams: stop when num_beams are finished. Default false */
+    const char *const *stop; /* NULL-terminated: the text ends before the first of these; NULL: none */
 } lk_generate_options;
 LK_API void lk_generate_options_init(lk_generate_options *options);
 
@@ -385,7 +392,7 @@ typedef bool (*lk_text_function)(void *user, const char *text, size_t length);
 typedef struct lk_generate_report {
     int64_t prompt_tokens, new_tokens;
     double prompt_seconds, new_seconds;
-    bool stopped; /* at an end token, before max_new_tokens */
+    bool stopped; /* at an end token or a stop string, before max_new_tokens */
 } lk_generate_report;
 
 /* A model ready to continue texts of up to max_tokens (prompt and continuation), with a cache of keys and values. */
@@ -394,6 +401,18 @@ LK_API lk_status lk_generator_create(lk_model *model, lk_adapter *adapter, int64
 LK_API void lk_generator_destroy(lk_generator *generator);
 LK_API lk_status lk_generator_run(lk_generator *generator, const char *prompt, const lk_generate_options *options,
                                   lk_text_function text, void *user, lk_generate_report *report);
+
+/* The same with room for max_sequences texts, which go through together; beam search needs num_beams. */
+LK_API lk_status lk_generator_create_batch(lk_model *model, lk_adapter *adapter, int64_t max_tokens,
+                                           int64_t max_sequences, lk_generator **out);
+/* Receives the text of prompt `index`; false stops that one. */
+typedef bool (*lk_batch_text_function)(void *user, size_t index, const char *text, size_t length);
+/* Any number of prompts: where one ends, the next takes its place. Each gives the text that it gives alone, but that
+ * when sampling the seed of prompt i is options->seed + i. reports[count]; new_seconds is from a prompt's first new
+ * token to its last, the others' included. With beams, one prompt goes at a time. */
+LK_API lk_status lk_generator_run_batch(lk_generator *generator, const char *const *prompts, size_t count,
+                                        const lk_generate_options *options, lk_batch_text_function text, void *user,
+                                        lk_generate_report *reports);
 
 /* ================================================================================================================
  * Plans
