@@ -1,11 +1,13 @@
-# cmake -DCC=cc -DGLSLANG=glslangValidator -DSHADER=x.lk -DENTRY=x -DOUTPUT=x.spv [-DDEFINES="A=1;B=2"] -P compile_spirv.cmake
+# cmake -DCC=cc -DGLSLANG=glslangValidator -DSHADER=x.lk -DENTRY=x -DOUTPUT=x.spv [-DTYPES="W_TYPE=bf16 Y_TYPE=f32"]
+#   -P compile_spirv.cmake
 # GLSL's preprocessor cannot join tokens, so C's does the work; its line markers become #line with the .lk file's name.
 get_filename_component(folder ${SHADER} DIRECTORY)
 get_filename_component(target ${OUTPUT} DIRECTORY)
 file(MAKE_DIRECTORY ${target})
-set(defines -DLK_ENTRY_${ENTRY}=1 -DLK_SET_VECTOR=1 -DX_TYPE=f32 -DY_TYPE=f32 -DW_TYPE=f32)
-foreach(define IN LISTS DEFINES)
-  list(APPEND defines -D${define})
+set(defines -DLK_ENTRY_${ENTRY}=1 -DLK_SET_VECTOR=1)
+separate_arguments(TYPES)
+foreach(type IN LISTS TYPES)
+  list(APPEND defines -D${type})
 endforeach()
 set(glsl ${OUTPUT}.comp)
 execute_process(COMMAND ${CC} -E -x c -undef ${defines} -include ${folder}/lk_glsl.h -include ${folder}/lk_common.h
@@ -17,10 +19,9 @@ string(REGEX REPLACE "(^|\n)# ([0-9]+ \"[^\"]*\")[^\n]*" "\\1#line \\2" text "${
 file(WRITE ${glsl} "#version 450
 #extension GL_GOOGLE_cpp_style_line_directive : require
 #extension GL_EXT_shader_16bit_storage : require
-#extension GL_EXT_shader_explicit_arithmetic_types : require
 ${text}")
 execute_process(COMMAND ${GLSLANG} -V --target-env vulkan1.1 -S comp -o ${OUTPUT} ${glsl} OUTPUT_VARIABLE output
   RESULT_VARIABLE result)
 if(NOT result EQUAL 0)
-  message(FATAL_ERROR "${SHADER}, kernel ${ENTRY}, as GLSL:\n${output}")
+  message(FATAL_ERROR "${SHADER}, kernel ${ENTRY} ${TYPES}, as GLSL:\n${output}")
 endif()

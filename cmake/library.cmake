@@ -46,6 +46,9 @@ target_compile_definitions(lorikeet_objects PRIVATE LK_BUILDING)
 target_link_libraries(lorikeet_objects PRIVATE lorikeet_warnings)
 target_link_libraries(lorikeet_objects PUBLIC ${LK_LIBRARY_TARGETS} Threads::Threads m)
 
+# compiles the kernels for Vulkan (cmake/shaders.cmake)
+find_program(LK_GLSLANG glslangValidator)
+
 # Backends: one folder each, with a CMakeLists.txt that adds its sources to lorikeet_objects. Object libraries of its own
 # (files compiled with special flags) it appends to the property LK_OBJECT_LIBRARIES.
 file(GLOB LK_BACKEND_LISTS CONFIGURE_DEPENDS backends/*/CMakeLists.txt)

@@ -1,5 +1,5 @@
 # The kernels of shaders/*.lk: their text is embedded in the library (OpenCL compiles it at run time), and where
-# glslangValidator is there, every entry is compiled to SPIR-V too, so that the text stays within the dialect.
+# glslangValidator is there, they are compiled to SPIR-V and embedded too, for Vulkan.
 file(GLOB LK_SHADERS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/*.lk)
 set(LK_SHADER_PRELUDES ${PROJECT_SOURCE_DIR}/shaders/lk_opencl.h ${PROJECT_SOURCE_DIR}/shaders/lk_common.h
   ${PROJECT_SOURCE_DIR}/shaders/lk_tile.h)
@@ -10,24 +10,63 @@ add_custom_command(OUTPUT ${LK_SHADER_TEXTS}
   DEPENDS ${LK_SHADERS} ${LK_SHADER_PRELUDES} ${PROJECT_SOURCE_DIR}/cmake/embed_shaders.cmake VERBATIM)
 target_sources(lorikeet_objects PRIVATE ${LK_SHADER_TEXTS})
 
-find_program(LK_GLSLANG glslangValidator)
+# Vulkan gets them as SPIR-V, one module per kernel and choice of storage types; all else is set when it is loaded.
 file(GLOB LK_GLSL_PRELUDES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/lk_*.h)
+set(LK_X_TYPE f32 f16 bf16 i32)
+set(LK_Y_TYPE f32 f16 bf16 i32)
+set(LK_W_TYPE f32 f16 bf16)
+
+# lk_type_choices(<variable> <shader> <entry>): what the types named in the kernel's list of buffers can be, a list of
+# "W_TYPE=bf16 Y_TYPE=f32"; one empty choice, "-", where it names none.
+function(lk_type_choices variable shader entry)
+  file(READ ${shader} text)
+  string(REPLACE "\\\n" " " text "${text}")
+  string(REGEX MATCH "#define ${entry}_BUFFERS[^\n]*" buffers "${text}")
+  set(choices "-")
+  foreach(name W_TYPE X_TYPE Y_TYPE)
+    if(buffers MATCHES ${name})
+      set(longer)
+      foreach(choice IN LISTS choices)
+        foreach(type IN LISTS LK_${name})
+          list(APPEND longer "${choice} ${name}=${type}")
+        endforeach()
+      endforeach()
+      set(choices ${longer})
+    endif()
+  endforeach()
+  set(${variable} ${choices} PARENT_SCOPE)
+endfunction()
+
 if(LK_GLSLANG)
   set(LK_SPIRV)
+  set(lines "")
   foreach(shader IN LISTS LK_SHADERS)
-    get_filename_component(name ${shader} NAME_WE)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${shader})
     file(STRINGS ${shader} entries REGEX "^LK_KERNEL\\(")
     foreach(entry IN LISTS entries)
       string(REGEX REPLACE "^LK_KERNEL\\(([a-z0-9_]+)\\).*" "\\1" entry "${entry}")
-      set(output ${PROJECT_BINARY_DIR}/spirv/${entry}.spv)
-      add_custom_command(OUTPUT ${output}
-        COMMAND ${CMAKE_COMMAND} -DCC=${CMAKE_C_COMPILER} -DGLSLANG=${LK_GLSLANG} -DSHADER=${shader} -DENTRY=${entry}
-          -DOUTPUT=${output} -P ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake
-        DEPENDS ${shader} ${LK_GLSL_PRELUDES} ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake VERBATIM)
-      list(APPEND LK_SPIRV ${output})
+      lk_type_choices(choices ${shader} ${entry})
+      foreach(choice IN LISTS choices)
+        string(REGEX REPLACE "^- ?" "" types "${choice}")
+        string(REGEX REPLACE "[A-Z]_TYPE=| " "-" suffix "${types}")
+        string(REPLACE "--" "-" suffix "${suffix}")
+        set(output ${PROJECT_BINARY_DIR}/spirv/${entry}${suffix}.spv)
+        add_custom_command(OUTPUT ${output}
+          COMMAND ${CMAKE_COMMAND} -DCC=${CMAKE_C_COMPILER} -DGLSLANG=${LK_GLSLANG} -DSHADER=${shader} -DENTRY=${entry}
+            -DOUTPUT=${output} "-DTYPES=${types}" -P ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake
+          DEPENDS ${shader} ${LK_GLSL_PRELUDES} ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake VERBATIM)
+        list(APPEND LK_SPIRV ${output})
+        string(APPEND lines "${output} ${entry} ${types}\n")
+      endforeach()
     endforeach()
   endforeach()
-  add_custom_target(lorikeet_spirv ALL DEPENDS ${LK_SPIRV})
+  file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/spirv.txt CONTENT "${lines}")
+  set(LK_SPIRV_KERNELS ${PROJECT_BINARY_DIR}/spirv_kernels.c)
+  add_custom_command(OUTPUT ${LK_SPIRV_KERNELS}
+    COMMAND ${CMAKE_COMMAND} -DOUTPUT=${LK_SPIRV_KERNELS} -DLIST=${PROJECT_BINARY_DIR}/spirv.txt
+      -P ${PROJECT_SOURCE_DIR}/cmake/embed_spirv.cmake
+    DEPENDS ${LK_SPIRV} ${PROJECT_BINARY_DIR}/spirv.txt ${PROJECT_SOURCE_DIR}/cmake/embed_spirv.cmake VERBATIM)
+  target_sources(lorikeet_objects PRIVATE ${LK_SPIRV_KERNELS})
 else()
   message(STATUS "glslangValidator was not found: the kernels are not checked as GLSL (Debian: glslang-tools)")
 endif()

@@ -75,9 +75,6 @@ lk_status lk_opencl_download(lk_device *device, lk_buffer *buffer, size_t offset
 
 /* The device keeps it. */
 lk_status lk_cl_program_get(lk_cl_device *device, const lk_launch *launch, cl_program *out);
-/* The folder of the cache: LORIKEET_CACHE_DIR, else XDG_CACHE_HOME/lorikeet, else ~/.cache/lorikeet. lk_free it;
- * NULL: there is none. */
-char *lk_cl_cache_folder(lk_context *context);
 
 /* ---- commands (commands.c) ---- */
 

@@ -1,16 +1,10 @@
 /* Kernel texts become programs: one per entry and set of constants. Binaries are kept on disk under a hash of all that
- * they depend on; a file that is not exactly what was expected is ignored, and written anew. */
+ * they depend on. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "backends/opencl/opencl.h"
-
-typedef struct cache_header {
-    char magic[8];
-    uint64_t key, check, bytes; /* of the program; hash and size of the binary that follows */
-} cache_header;
-static const char MAGIC[8] = {'L', 'K', 'C', 'L', 'B', 'I', 'N', '1'};
+#include "backends/shaders/disk_cache.h"
 
 static void options_of(const lk_launch *launch, lk_text *options) {
     lk_text_printf(options, "-cl-std=CL1.2 -DLK_ENTRY_%s=1", launch->entry);
@@ -39,44 +33,15 @@ static lk_status source_of(lk_context *context, const lk_launch *launch, lk_text
 
 /* ---- the disk ---- */
 
-char *lk_cl_cache_folder(lk_context *context) {
-    const char *own = getenv("LORIKEET_CACHE_DIR"), *general = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (own != NULL && own[0] != '\0') {
-        return lk_strdup(context, own);
-    }
-    if (general != NULL && general[0] != '\0') {
-        return lk_path_join(context, general, "lorikeet");
-    }
-    return home != NULL && home[0] != '\0' ? lk_path_join(context, home, ".cache/lorikeet") : NULL;
-}
-
-static char *cache_path(lk_context *context, uint64_t key) {
-    char name[48];
-    snprintf(name, sizeof name, "opencl-%016llx.bin", (unsigned long long)key);
-    char *folder = lk_cl_cache_folder(context);
-    char *path = folder != NULL ? lk_path_join(context, folder, name) : NULL;
-    lk_free(context, folder);
-    return path;
-}
-
 static bool build(lk_cl_device *self, cl_program program, const char *options) {
     return self->api->clBuildProgram(program, 1, &self->id, options, NULL, NULL) == CL_SUCCESS;
 }
 
-static cl_program program_from(lk_cl_device *self, const lk_mapping *file, uint64_t key, const char *options) {
-    cache_header header;
-    if (file->size < sizeof header) {
-        return NULL;
-    }
-    memcpy(&header, file->data, sizeof header);
-    const unsigned char *binary = file->data + sizeof header;
-    size_t bytes = file->size - sizeof header;
-    if (memcmp(header.magic, MAGIC, sizeof MAGIC) != 0 || header.key != key || header.bytes != bytes ||
-        header.check != lk_hash64(binary, bytes, key)) {
-        return NULL;
-    }
+static cl_program program_from(lk_cl_device *self, const lk_disk_cache_entry *entry, const char *options) {
     cl_int error, state;
-    cl_program program = self->api->clCreateProgramWithBinary(self->cl, 1, &self->id, &bytes, &binary, &state, &error);
+    const unsigned char *binary = entry->data;
+    cl_program program =
+        self->api->clCreateProgramWithBinary(self->cl, 1, &self->id, &entry->bytes, &binary, &state, &error);
     if (error != CL_SUCCESS) {
         return NULL;
     }
@@ -88,56 +53,27 @@ static cl_program program_from(lk_cl_device *self, const lk_mapping *file, uint6
 }
 
 static cl_program load_program(lk_cl_device *self, uint64_t key, const char *options) {
-    lk_context *context = self->device.context;
-    char *path = cache_path(context, key);
-    cl_program program = NULL;
-    lk_mapping file;
-    if (path != NULL && lk_path_is_file(path) && lk_mapping_open(context, path, &file) == LK_OK) {
-        program = program_from(self, &file, key, options);
-        lk_mapping_close(&file);
-        if (program == NULL) {
-            lk_log(context, LK_LOG_DEBUG, "%s is not the program it should be; compiling it again", path);
-        }
+    lk_disk_cache_entry entry;
+    if (!lk_disk_cache_open(self->device.context, "opencl", key, &entry)) {
+        return NULL;
     }
-    lk_free(context, path);
+    cl_program program = program_from(self, &entry, options);
+    lk_disk_cache_close(&entry);
     return program;
 }
 
-static lk_status write_binary(lk_context *context, const char *path, const cache_header *header, const void *binary) {
-    lk_atomic_file *file;
-    LK_TRY(lk_atomic_file_open(context, path, &file));
-    lk_status status = lk_atomic_file_write(file, header, sizeof *header);
-    if (status == LK_OK) {
-        status = lk_atomic_file_write(file, binary, (size_t)header->bytes);
-    }
-    if (status != LK_OK) {
-        lk_atomic_file_abort(file);
-        return status;
-    }
-    return lk_atomic_file_commit(file);
-}
-
-/* A cache that cannot be written costs time at the next start, nothing else. */
 static void store_program(lk_cl_device *self, uint64_t key, cl_program program) {
-    lk_context *context = self->device.context;
     size_t bytes = 0;
     if (self->api->clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof bytes, &bytes, NULL) != CL_SUCCESS ||
         bytes == 0) {
         return;
     }
-    unsigned char *binary = lk_alloc(context, bytes);
-    char *folder = lk_cl_cache_folder(context), *path = cache_path(context, key);
-    if (binary != NULL && folder != NULL && path != NULL &&
+    unsigned char *binary = lk_alloc(self->device.context, bytes);
+    if (binary != NULL &&
         self->api->clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS) {
-        cache_header header = {.key = key, .check = lk_hash64(binary, bytes, key), .bytes = bytes};
-        memcpy(header.magic, MAGIC, sizeof MAGIC);
-        if (lk_make_directories(context, folder) != LK_OK || write_binary(context, path, &header, binary) != LK_OK) {
-            lk_log(context, LK_LOG_DEBUG, "OpenCL programs are not cached: %s", lk_error_message(context));
-        }
+        lk_disk_cache_store(self->device.context, "opencl", key, binary, bytes);
     }
-    lk_free(context, path);
-    lk_free(context, folder);
-    lk_free(context, binary);
+    lk_free(self->device.context, binary);
 }
 
 /* ---- compiling ---- */

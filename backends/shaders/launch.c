@@ -37,33 +37,46 @@ lk_launch *lk_launch_begin(lk_recorder *recorder, const char *file, const char *
         recorder->capacity = capacity;
     }
     lk_launch *launch = &recorder->launches[recorder->count++];
-    *launch = (lk_launch){.file = file, .entry = entry, .groups = {1, 1}};
+    *launch = (lk_launch){.file = file, .entry = entry, .groups = {1, 1}, .recorder = recorder};
     lk_launch_constant(launch, "GROUP", group);
     return launch;
 }
 
+/* False, and an error, where the launch has as many of a thing as it can hold. */
+static bool has_room(lk_launch *launch, int32_t count, int32_t capacity, const char *what) {
+    if (launch == NULL || count < capacity) {
+        return launch != NULL;
+    }
+    lk_recorder *recorder = launch->recorder;
+    if (recorder != NULL && recorder->status == LK_OK) {
+        recorder->status = lk_fail(recorder->context, LK_STATUS_INTERNAL, "kernel %s of %s.lk is given more than %d %s",
+                                   launch->entry, launch->file, capacity, what);
+    }
+    return false;
+}
+
 void lk_launch_type(lk_launch *launch, const char *name, lk_dtype dtype) {
-    if (launch != NULL && launch->num_types < LK_LAUNCH_TYPES) {
+    if (has_room(launch, launch ? launch->num_types : 0, LK_LAUNCH_TYPES, "types")) {
         launch->types[launch->num_types].name = name;
         launch->types[launch->num_types++].type = lk_dtype_name(dtype);
     }
 }
 
 void lk_launch_constant(lk_launch *launch, const char *name, int32_t value) {
-    if (launch != NULL && launch->num_constants < LK_LAUNCH_CONSTANTS) {
+    if (has_room(launch, launch ? launch->num_constants : 0, LK_LAUNCH_CONSTANTS, "constants")) {
         launch->constants[launch->num_constants].name = name;
         launch->constants[launch->num_constants++].value = value;
     }
 }
 
 void lk_launch_buffer(lk_launch *launch, const lk_binding *binding) {
-    if (launch != NULL && launch->num_buffers < LK_LAUNCH_BUFFERS) {
+    if (has_room(launch, launch ? launch->num_buffers : 0, LK_LAUNCH_BUFFERS, "buffers")) {
         launch->buffers[launch->num_buffers++] = *binding;
     }
 }
 
 void lk_launch_int(lk_launch *launch, int64_t value) {
-    if (launch != NULL && launch->num_parameters < LK_LAUNCH_PARAMETERS) {
+    if (has_room(launch, launch ? launch->num_parameters : 0, LK_LAUNCH_PARAMETERS, "parameters")) {
         launch->parameters[launch->num_parameters++] = (uint32_t)value;
     }
 }

@@ -31,6 +31,7 @@ typedef struct lk_launch {
     uint32_t parameters[LK_LAUNCH_PARAMETERS]; /* in order; floats by their bits */
     int32_t num_types, num_constants, num_buffers, num_parameters;
     int32_t groups[2];
+    struct lk_recorder *recorder; /* learns of what does not fit; NULL: it is dropped */
 } lk_launch;
 
 typedef struct lk_recorder {
@@ -57,6 +58,8 @@ void lk_launch_float(lk_launch *launch, float value);
 /* The number of groups; one row that is too long becomes two dimensions (LK_GROUP_INDEX). */
 void lk_launch_groups(lk_launch *launch, int64_t count);
 void lk_launch_grid(lk_launch *launch, int64_t x, int64_t y);
+
+/* A launch that is given more than it can hold makes the recorder's status an error. */
 
 /* A part of a binding, in bytes. */
 lk_binding lk_binding_part(const lk_binding *binding, size_t offset, size_t bytes);

@@ -34,7 +34,7 @@ static const char *const runs[] = {
     "roberta-classify",
     "distilbert-classify",
 };
-static const char *const devices[] = {"cpu", "opencl", "reference"};
+static const char *const devices[] = {"cpu", "opencl", "vulkan", "reference"};
 
 typedef struct golden {
     lk_context *context;
