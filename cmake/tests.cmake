@@ -1,5 +1,7 @@
 # Every tests/<area>/test_<name>.c is one Check program and one CTest test, <area>/<name>; every test_<name>.sh is one
 # too, run by sh. A script that cannot run here prints "SKIP: reason" and exits with 77.
+include(CheckLanguage)
+include(CheckCCompilerFlag)
 pkg_check_modules(CHECK REQUIRED IMPORTED_TARGET check)
 file(GLOB LK_TEST_SOURCES CONFIGURE_DEPENDS tests/*/test_*.c)
 # what tests of several areas use; a library, so that each program takes only what it needs
@@ -25,7 +27,7 @@ foreach(source IN LISTS LK_TEST_SOURCES)
   set_tests_properties(${area}/${name} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
 
-# No C++ is built here; the compiler is only looked for, to try the public headers with it.
+# The library has no C++; the compiler is looked for to try the public headers with it, and for the CUDA mock below.
 find_program(LK_CXX NAMES c++ g++ clang++)
 file(GLOB LK_TEST_SCRIPTS CONFIGURE_DEPENDS tests/*/test_*.sh)
 foreach(script IN LISTS LK_TEST_SCRIPTS)
@@ -37,3 +39,23 @@ foreach(script IN LISTS LK_TEST_SCRIPTS)
   set_tests_properties(${area}/${name} PROPERTIES SKIP_RETURN_CODE 77 ENVIRONMENT
     "LK_SOURCE_DIR=${PROJECT_SOURCE_DIR};LK_BUILD_DIR=${PROJECT_BINARY_DIR};CC=${CMAKE_C_COMPILER};CXX=$<$<BOOL:${LK_CXX}>:${LK_CXX}>;CFLAGS=${CMAKE_C_FLAGS};LK_LIBDIR=${CMAKE_INSTALL_LIBDIR};CMAKE=${CMAKE_COMMAND}")
 endforeach()
+
+# The CUDA backend on machines without a GPU: the same tests through a mock driver that runs the kernels on the host.
+check_language(CXX)
+if(LK_CUDA AND LK_NVCC AND CMAKE_CXX_COMPILER)
+  enable_language(CXX)
+  check_c_compiler_flag(-march=native LK_HAS_MARCH_NATIVE)
+  add_subdirectory(tests/cuda/mock)
+  set(mock "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>")
+  foreach(source IN LISTS LK_TEST_SOURCES)
+    if(source MATCHES "tests/cuda/test_([^/]*).c$")
+      set_tests_properties(cuda/${CMAKE_MATCH_1} PROPERTIES ENVIRONMENT "${mock};LK_MOCK=1")
+    endif()
+  endforeach()
+  add_test(NAME cuda/conformance COMMAND test_ops_conformance)
+  set_tests_properties(cuda/conformance PROPERTIES ENVIRONMENT "${mock};LK_TEST_BACKEND=cuda")
+  add_test(NAME cuda/golden COMMAND test_train_golden)
+  set_tests_properties(cuda/golden PROPERTIES ENVIRONMENT "${mock};LK_TEST_DEVICE=cuda;LK_TEST_RUN=stories260k-lora-qv")
+else()
+  message(STATUS "no nvcc or no C++ compiler: the CUDA backend is not tested with the mock driver")
+endif()

@@ -1,5 +1,7 @@
 /* The kernel dialect in CUDA C++. README.md explains the words; lk_common.h follows this file. Buffers are pointers
- * that the host has moved to the tensor already. */
+ * that the host has moved to the tensor already. Constants must be known when it is compiled: the build makes of each
+ * file one .cu with all its variants (cmake/cuda_variants.cmake), each in a namespace of its own, its kernel called
+ * LK_VARIANT. */
 #include <cuda_fp16.h>
 
 /* ---- storage types ---- */
@@ -27,9 +29,9 @@ typedef unsigned uint;
 #define LK_ARGUMENT(type, name) type name,
 #define LK_SHARED_ARRAY(type, name, size) __shared__ type name[size];
 #define LK_BARRIER() __syncthreads()
-#define LK_KERNEL(name)                                                                                               \
-    extern "C" __global__ __launch_bounds__(LK_SET_GROUP) void name(name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT)   \
-                                                                        name##_PARAMETERS(LK_ARGUMENT) int lk_last) { \
+#define LK_KERNEL(name)                                                                               \
+    extern "C" __global__ __launch_bounds__(LK_SET_GROUP) void LK_VARIANT(                            \
+        name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT) name##_PARAMETERS(LK_ARGUMENT) int lk_last) { \
         name##_SHARED(LK_SHARED_ARRAY)
 #define LK_END }
 #define LK_FUNCTION static __device__ inline
@@ -53,7 +55,6 @@ typedef unsigned uint;
 #define LK_UNROLL _Pragma("unroll")
 
 /* ---- the vector type V: one float ---- */
-#ifdef LK_SET_VECTOR
 #define VECTOR 1
 #define V float
 #define VI int
@@ -65,4 +66,3 @@ typedef unsigned uint;
 #define LK_VMAX(x) (x)
 #define LK_SPLAT(x) (x)
 #define LK_VLESS(x, limit, then, otherwise) ((x) < (limit) ? (then) : (otherwise))
-#endif

@@ -35,7 +35,7 @@ static cl_int set_arguments(const lk_cl_api *api, cl_kernel kernel, const lk_lau
     return error == CL_SUCCESS ? api->clSetKernelArg(kernel, index, sizeof last, &last) : error;
 }
 
-static lk_status make_call(lk_cl_device *self, const lk_launch *launch, int32_t command, call *out) {
+static lk_status make_call(lk_cl_device *self, const lk_launch *launch, call *out) {
     cl_program program;
     cl_int error;
     LK_TRY(lk_cl_program_get(self, launch, &program));
@@ -53,11 +53,11 @@ static lk_status make_call(lk_cl_device *self, const lk_launch *launch, int32_t 
     out->local[1] = 1;
     out->global[0] = (size_t)launch->groups[0] * group;
     out->global[1] = (size_t)launch->groups[1];
-    out->command = command;
+    out->command = launch->command;
     return LK_OK;
 }
 
-static lk_status make_calls(lk_cl_device *self, lk_commands *list, lk_recorder *recorder, const int32_t *owners) {
+static lk_status make_calls(lk_cl_device *self, lk_commands *list, const lk_recorder *recorder) {
     if (recorder->count == 0) {
         return LK_OK;
     }
@@ -67,32 +67,10 @@ static lk_status make_calls(lk_cl_device *self, lk_commands *list, lk_recorder *
     }
     for (int32_t i = 0; i < recorder->count; i++) {
         list->num_calls = i + 1;
-        lk_status status = make_call(self, &recorder->launches[i], owners[i], &list->calls[i]);
+        lk_status status = make_call(self, &recorder->launches[i], &list->calls[i]);
         if (status != LK_OK) {
-            const lk_node *node = list->commands[owners[i]].node;
+            const lk_node *node = list->commands[recorder->launches[i].command].node;
             return lk_fail_within(self->device.context, status, "%s at %s", lk_op_name(node->op), node->scope);
-        }
-    }
-    return LK_OK;
-}
-
-/* Which command each launch belongs to. */
-static lk_status record(lk_recorder *recorder, const lk_command *commands, int count, int32_t **owners) {
-    int32_t capacity = 0;
-    for (int i = 0; i < count; i++) {
-        int32_t first = recorder->count;
-        ((lk_record_function)commands[i].kernel->run)(recorder, &commands[i]);
-        LK_TRY(recorder->status);
-        if (recorder->count > capacity) {
-            capacity = recorder->count * 2;
-            int32_t *grown = lk_realloc(recorder->context, *owners, (size_t)capacity, sizeof **owners);
-            if (grown == NULL) {
-                return lk_out_of_memory(recorder->context, (size_t)capacity * sizeof **owners, "a command list");
-            }
-            *owners = grown;
-        }
-        for (int32_t j = first; j < recorder->count; j++) {
-            (*owners)[j] = i;
         }
     }
     return LK_OK;
@@ -109,12 +87,10 @@ lk_status lk_opencl_compile(lk_device *device, const lk_command *commands, int c
     list->num_commands = count;
     lk_recorder recorder;
     lk_recorder_init(&recorder, device->context, &device->caps);
-    int32_t *owners = NULL;
-    lk_status status = record(&recorder, commands, count, &owners);
+    lk_status status = lk_record_commands(&recorder, commands, count);
     if (status == LK_OK) {
-        status = make_calls(self, list, &recorder, owners);
+        status = make_calls(self, list, &recorder);
     }
-    lk_free(device->context, owners);
     lk_recorder_free(&recorder);
     if (status != LK_OK) {
         lk_opencl_release(device, list);

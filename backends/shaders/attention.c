@@ -9,6 +9,16 @@ static int32_t round_up(int64_t value, int32_t multiple) {
     return (int32_t)((value + multiple - 1) / multiple) * multiple;
 }
 
+/* Of GPUs: few enough that CUDA can compile a kernel for each (backends/cuda/variants.txt). */
+static int32_t padded(int32_t head_dim) {
+    static const int32_t sizes[] = {16, 32, 64, 80, 96, 128, 192, 256, 384, 512};
+    size_t i = 0;
+    while (i + 1 < LK_COUNT(sizes) && sizes[i] < head_dim) {
+        i++;
+    }
+    return sizes[i];
+}
+
 static tiles tiles_for(const lk_device_caps *caps, const lk_node *node, int32_t queries) {
     int32_t head_dim = node->attributes.attention.head_dim;
     int64_t tokens = node->inputs[0]->shape[0];
@@ -20,7 +30,7 @@ static tiles tiles_for(const lk_device_caps *caps, const lk_node *node, int32_t 
         return t;
     }
     bool large = head_dim > 64;
-    return (tiles){64, large ? 8 : 16, large ? 8 : 16, large ? 1 : 2, large ? 1 : 2, round_up(head_dim, 2), 1};
+    return (tiles){64, large ? 8 : 16, large ? 8 : 16, large ? 1 : 2, large ? 1 : 2, padded(head_dim), 1};
 }
 
 /* Of the hungriest of the kernels that the op needs. */

@@ -22,6 +22,18 @@ void lk_recorder_free(lk_recorder *recorder) {
     *recorder = (lk_recorder){.context = recorder->context};
 }
 
+lk_status lk_record_commands(lk_recorder *recorder, const lk_command *commands, int count) {
+    for (int i = 0; i < count; i++) {
+        recorder->command = i;
+        ((lk_record_function)commands[i].kernel->run)(recorder, &commands[i]);
+        if (recorder->status != LK_OK) {
+            const lk_node *node = commands[i].node;
+            return lk_fail_within(recorder->context, recorder->status, "%s at %s", lk_op_name(node->op), node->scope);
+        }
+    }
+    return LK_OK;
+}
+
 lk_launch *lk_launch_begin(lk_recorder *recorder, const char *file, const char *entry, int32_t group) {
     if (recorder->status != LK_OK) {
         return NULL;
@@ -37,7 +49,8 @@ lk_launch *lk_launch_begin(lk_recorder *recorder, const char *file, const char *
         recorder->capacity = capacity;
     }
     lk_launch *launch = &recorder->launches[recorder->count++];
-    *launch = (lk_launch){.file = file, .entry = entry, .groups = {1, 1}, .recorder = recorder};
+    *launch =
+        (lk_launch){.file = file, .entry = entry, .groups = {1, 1}, .command = recorder->command, .recorder = recorder};
     lk_launch_constant(launch, "GROUP", group);
     return launch;
 }

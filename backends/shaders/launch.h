@@ -1,4 +1,4 @@
-/* An op as launches of the kernels in shaders/: the half of a row that OpenCL and Vulkan share.
+/* An op as launches of the kernels in shaders/: the half of a row that OpenCL, Vulkan and CUDA share.
  *
  * A row's `run` (cast from lk_record_function) describes the launches of one command into a recorder; the backend makes
  * of each whatever its API replays. Nothing here knows a graphics API. */
@@ -31,6 +31,7 @@ typedef struct lk_launch {
     uint32_t parameters[LK_LAUNCH_PARAMETERS]; /* in order; floats by their bits */
     int32_t num_types, num_constants, num_buffers, num_parameters;
     int32_t groups[2];
+    int32_t command;              /* which of the recorded commands it belongs to */
     struct lk_recorder *recorder; /* learns of what does not fit; NULL: it is dropped */
 } lk_launch;
 
@@ -39,12 +40,15 @@ typedef struct lk_recorder {
     const lk_device_caps *caps;
     lk_launch *launches;
     int32_t count, capacity;
+    int32_t command;  /* that is being recorded */
     lk_status status; /* of the first failure; later calls do nothing */
 } lk_recorder;
 typedef void (*lk_record_function)(lk_recorder *recorder, const lk_command *command);
 
 void lk_recorder_init(lk_recorder *recorder, lk_context *context, const lk_device_caps *caps);
 void lk_recorder_free(lk_recorder *recorder);
+/* All launches of a list of commands, in order. */
+lk_status lk_record_commands(lk_recorder *recorder, const lk_command *commands, int count);
 
 /* Begins a launch with `group` lanes in each group; the calls below add to it. NULL, which they accept, after a
  * failure. */

@@ -34,7 +34,14 @@ static const char *const runs[] = {
     "roberta-classify",
     "distilbert-classify",
 };
-static const char *const devices[] = {"cpu", "opencl", "vulkan", "reference"};
+static const char *const devices[] = {"cpu", "opencl", "vulkan", "cuda", "reference"};
+
+/* LK_TEST_DEVICE and LK_TEST_RUN narrow the tests to one device and run. */
+static bool is_wanted(const char *device, const char *run) {
+    const char *only_device = getenv("LK_TEST_DEVICE"), *only_run = getenv("LK_TEST_RUN");
+    return (only_device == NULL || strcmp(only_device, device) == 0) &&
+           (only_run == NULL || strcmp(only_run, run) == 0);
+}
 
 typedef struct golden {
     lk_context *context;
@@ -65,6 +72,9 @@ static double setting(const golden *self, const char *name, double otherwise) {
 /* False, with the reason printed, where the device is not there. */
 static bool open_run(golden *self, const char *device, const char *run, lk_dtype dtype) {
     *self = (golden){0};
+    if (!is_wanted(device, run)) {
+        return false;
+    }
     snprintf(self->folder, sizeof self->folder, "%s/golden/%s", LK_TEST_DATA, run);
     ck_assert_int_eq(lk_context_create(NULL, &self->context), LK_OK);
     lk_session_options session;

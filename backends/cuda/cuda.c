@@ -1,0 +1,62 @@
+/* The CUDA backend: NVIDIA GPUs through the driver found at run time, kernels compiled when the library was built. */
+#include "backends/cuda/cuda.h"
+#include "backends/shaders/rows.h"
+
+/* What every row requires; the rows of shaders/ see no more shared memory than kernels have without asking. */
+static bool has_capability(const lk_device_caps *caps, lk_refusal *why) {
+    LK_REQUIRE(why, caps->capability >= LK_CUDA_CAPABILITY, "needs compute capability 8.0");
+    return true;
+}
+
+static lk_device_caps limited(const lk_device_caps *caps) {
+    lk_device_caps own = *caps;
+    own.shared_bytes = LK_MIN(own.shared_bytes, (size_t)LK_CUDA_STATIC_SHARED);
+    return own;
+}
+
+#define LK_SHADER_KERNEL(row, OP, supports_function, cost_function, scratch_function, in_place_input, record) \
+    static bool supports_##row(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {            \
+        lk_device_caps own = limited(caps);                                                                   \
+        return has_capability(caps, why) && supports_function(&own, node, why);                               \
+    }
+#include "backends/shaders/kernels.def"
+#undef LK_SHADER_KERNEL
+
+static const lk_kernel rows[] = {
+#define LK_SHADER_KERNEL(row, OP, supports_function, cost_function, scratch_function, in_place_input, record) \
+    {.name = "cuda_" #row,                                                                                    \
+     .op = LK_OP_##OP,                                                                                        \
+     .supports = supports_##row,                                                                              \
+     .cost = cost_function,                                                                                   \
+     .scratch = scratch_function,                                                                             \
+     .in_place = in_place_input,                                                                              \
+     .run = (void (*)(void))record},
+#include "backends/shaders/kernels.def"
+#undef LK_SHADER_KERNEL
+};
+
+static const lk_kernel *kernels(int *count) {
+    *count = (int)LK_COUNT(rows);
+    return rows;
+}
+
+const lk_backend lk_backend_cuda = {
+    .abi_version = LK_BACKEND_ABI_VERSION,
+    .struct_size = sizeof(lk_backend),
+    .name = "cuda",
+    .summary = "NVIDIA GPUs, compute capability 8.0 and newer",
+    .probe = lk_cuda_probe,
+    .open = lk_cuda_open,
+    .close = lk_cuda_close,
+    .kernels = kernels,
+    .alloc = lk_cuda_alloc,
+    .wrap = lk_cuda_wrap,
+    .free = lk_cuda_free,
+    .map = lk_cuda_map,
+    .upload = lk_cuda_upload,
+    .download = lk_cuda_download,
+    .compile = lk_cuda_compile,
+    .release = lk_cuda_release,
+    .run = lk_cuda_run,
+    .wait = lk_cuda_wait,
+};
