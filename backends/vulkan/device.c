@@ -29,14 +29,18 @@ static uint32_t find_type(const VkPhysicalDeviceMemoryProperties *memory, uint32
     return UINT32_MAX;
 }
 
+static bool uses(const lk_vk_device *self, uint64_t feature) {
+    return (self->device.caps.features & feature) != 0;
+}
+
 /* On devices whose memory is the host's, tensors are mapped, and cached, because reading memory that is not crawls. */
-static lk_status choose_memory(lk_vk_device *self, const lk_vk_instance *instance, bool is_unified) {
+static lk_status choose_memory(lk_vk_device *self, const lk_vk_instance *instance) {
     VkPhysicalDeviceMemoryProperties memory;
     instance->vkGetPhysicalDeviceMemoryProperties(self->physical, &memory);
     const uint32_t local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
     const uint32_t visible = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
     const uint32_t cached = VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
-    self->memory_type = is_unified ? find_type(&memory, local | visible | cached, 0) : UINT32_MAX;
+    self->memory_type = uses(self, LK_VK_UNIFIED) ? find_type(&memory, local | visible | cached, 0) : UINT32_MAX;
     self->is_mapped = self->memory_type != UINT32_MAX;
     if (!self->is_mapped) {
         self->memory_type = find_type(&memory, local, 0);
@@ -49,10 +53,6 @@ static lk_status choose_memory(lk_vk_device *self, const lk_vk_instance *instanc
 }
 
 /* ---- opening ---- */
-
-static bool uses(const lk_vk_device *self, uint64_t feature) {
-    return (self->device.caps.features & feature) != 0;
-}
 
 static lk_status make_device(lk_vk_device *self, const lk_vk_instance *instance) {
     float priority = 1.0f;
@@ -127,9 +127,7 @@ static lk_status open_physical(lk_vk_device *self, const lk_vk_instance *instanc
     self->family = lk_vk_queue_family(instance, self->physical, &family);
     self->tick = family.timestampValidBits > 0 ? (double)p->limits.timestampPeriod * 1e-9 : 0.0;
     self->tick_mask = family.timestampValidBits < 64 ? (UINT64_C(1) << family.timestampValidBits) - 1 : UINT64_MAX;
-    bool is_unified =
-        p->deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU || p->deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
-    LK_TRY(choose_memory(self, instance, is_unified));
+    LK_TRY(choose_memory(self, instance));
     LK_TRY(make_device(self, instance));
     return make_objects(self);
 }

@@ -125,6 +125,9 @@ static void describe(const lk_vk_instance *instance, VkPhysicalDevice device, in
              (unsigned)properties.properties.driverVersion);
     caps->is_cpu = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
     caps->features = features_of(instance, device);
+    if (caps->is_cpu || properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU) {
+        caps->features |= LK_VK_UNIFIED;
+    }
     caps->shared_bytes = limits->maxComputeSharedMemorySize;
     caps->subgroup_size = (int32_t)subgroup.subgroupSize;
     caps->max_group_size = (int32_t)LK_MIN(limits->maxComputeWorkGroupInvocations, limits->maxComputeWorkGroupSize[0]);

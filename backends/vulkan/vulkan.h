@@ -43,8 +43,10 @@ const char *lk_vk_error_name(VkResult error); /* "VK_ERROR_DEVICE_LOST" */
 
 enum { LK_VK_MAX_DEVICES = 16, LK_VK_MAX_PUSH_BYTES = 128 };
 
-/* Bits of lk_device_caps.features. */
-enum { LK_VK_STORAGE_16 = 1, LK_VK_TIMELINE = 2 };
+/* Bits of lk_device_caps.features; a device that is opened without one of them does without it.
+ * UNIFIED: tensors lie where the host can read and write them, as on processors and GPUs without memory of their own.
+ */
+enum { LK_VK_STORAGE_16 = 1, LK_VK_TIMELINE = 2, LK_VK_UNIFIED = 4 };
 
 /* The devices that can compute with version 1.1, in the loader's order. */
 lk_status lk_vk_find(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice found[LK_VK_MAX_DEVICES],
