@@ -119,10 +119,11 @@ CUresult lk_cuda_find(const lk_cu_api *api, int32_t index, CUdevice *out) {
     for (int i = 0; i < present && error == CUDA_SUCCESS; i++) {
         reader from = {.api = api};
         error = api->cuDeviceGet(&from.device, i);
-        if (error == CUDA_SUCCESS &&
-            10 * attribute(&from, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) >= LK_CUDA_CAPABILITY && index-- == 0) {
+        int32_t major = error == CUDA_SUCCESS ? attribute(&from, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) : 0;
+        error = error == CUDA_SUCCESS ? from.error : error;
+        if (error == CUDA_SUCCESS && 10 * major >= LK_CUDA_CAPABILITY && index-- == 0) {
             *out = from.device;
-            return from.error;
+            return CUDA_SUCCESS;
         }
     }
     return error == CUDA_SUCCESS ? CUDA_ERROR_INVALID_DEVICE : error;

@@ -8,7 +8,7 @@
  * LK_MOCK_CUDA_CARDS=A100,V100  the cards (tests/cuda/cards.def); A100
  * LK_MOCK_CUDA_FAIL=cuMemAlloc_v2:3:2  the third call of that function fails with error 2; `kernel` is a kernel's run.
  *     Errors that lose the context (ECC, from 700 on) are returned by every later call.
- * LK_MOCK_CUDA_LOG=1  on exit, how many calls and kernels there were */
+ * The failures are read at every call, the cards at the first. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -61,16 +61,17 @@ static CUresult lost; /* what every call returns once the context is lost */
 static bool initialised;
 static void *current;
 static int context_of[MAX_CARDS]; /* how often each is retained */
-static unsigned long num_kernels, num_launches, num_graph_launches, num_captures;
+static unsigned long num_kernels, num_launches, num_graph_launches, num_captures, num_failures;
 
 static CUresult planned(const char *what) {
-    static char counted[64];
+    static char counted[96];
     static long calls;
     const char *plan = getenv("LK_MOCK_CUDA_FAIL");
     if (plan == NULL) {
+        counted[0] = '\0';
         return CUDA_SUCCESS;
     }
-    if (strncmp(plan, counted, sizeof counted - 1) != 0) {
+    if (strcmp(plan, counted) != 0) {
         snprintf(counted, sizeof counted, "%s", plan);
         calls = 0;
     }
@@ -81,6 +82,7 @@ static CUresult planned(const char *what) {
         sscanf(plan + length, ":%ld:%d", &nth, &code) < 1 || ++calls != nth) {
         return CUDA_SUCCESS;
     }
+    num_failures++;
     if (code >= CUDA_ERROR_ILLEGAL_ADDRESS || code == CUDA_ERROR_ECC_UNCORRECTABLE) {
         lost = code;
     }
@@ -168,7 +170,9 @@ struct CUstream_st {
     list list;
     size_t done; /* of them */
     struct CUgraph_st *capture;
+    struct CUstream_st *next;
 };
+static struct CUstream_st *streams;
 struct CUevent_st {
     struct CUstream_st *stream; /* where it was recorded and is not reached yet */
     bool reached, timed;
@@ -260,6 +264,18 @@ static CUresult drain(struct CUstream_st *stream, const struct CUevent_st *until
         stream->done = 0;
     }
     return error;
+}
+
+/* What releases waits for everything first; after a failure nothing more is done. */
+static void drain_all(void) {
+    for (struct CUstream_st *stream = streams; stream != NULL; stream = stream->next) {
+        if (lost != CUDA_SUCCESS) {
+            clear(&stream->list);
+            stream->done = 0;
+        } else {
+            drain(stream, NULL);
+        }
+    }
 }
 
 /* ---- the interface ---- */
@@ -498,6 +514,7 @@ EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *memory, size_t bytes) {
 }
 
 EXPORT CUresult cuMemFree_v2(CUdeviceptr memory) {
+    drain_all();
     for (block **b = &blocks; *b != NULL; b = &(*b)->next) {
         block *found = *b;
         if ((uintptr_t)found->start == memory) {
@@ -520,6 +537,7 @@ EXPORT CUresult cuMemAllocHost_v2(void **memory, size_t bytes) {
 }
 
 EXPORT CUresult cuMemFreeHost(void *memory) {
+    drain_all();
     free(memory);
     live--;
     return lost;
@@ -572,11 +590,19 @@ EXPORT CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
     ENTER_CONTEXT(cuStreamCreate);
     (void)flags;
     *stream = calloc(1, sizeof **stream);
+    (*stream)->next = streams;
+    streams = *stream;
     live++;
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuStreamDestroy_v2(CUstream stream) {
+    drain_all();
+    struct CUstream_st **at = &streams;
+    while (*at != stream) {
+        at = &(*at)->next;
+    }
+    *at = stream->next;
     clear(&stream->list);
     free(stream->list.items);
     free(stream);
@@ -651,6 +677,7 @@ EXPORT CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream) {
 }
 
 EXPORT CUresult cuGraphExecDestroy(CUgraphExec exec) {
+    drain_all();
     return destroy_list(&exec->list, exec);
 }
 
@@ -667,9 +694,7 @@ EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags) {
 }
 
 EXPORT CUresult cuEventDestroy_v2(CUevent event) {
-    if (event->stream != NULL && lost == CUDA_SUCCESS) {
-        drain(event->stream, event);
-    }
+    drain_all();
     free(event);
     live--;
     return lost;
@@ -731,10 +756,11 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned gr
 
 /* ---- for the tests ---- */
 
-EXPORT void lk_mock_cuda_counts(unsigned long counts[5]) {
+EXPORT void lk_mock_cuda_counts(unsigned long counts[6]) {
     counts[0] = (unsigned long)live;
     counts[1] = num_kernels;
     counts[2] = num_launches;
     counts[3] = num_graph_launches;
     counts[4] = num_captures;
+    counts[5] = num_failures;
 }

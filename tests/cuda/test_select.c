@@ -1,0 +1,188 @@
+/* Which kernels the steps of Llama-3-8B and SmolLM2 take on cards that need not be here: the mock driver describes
+ * them, the weights are holes in a file, and nothing is run. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/json.h"
+#include "dispatch/dispatch.h"
+#include "tests/common/llama_files.h"
+
+static const struct {
+    const char *id, *name;
+    int32_t capability;
+    size_t shared_bytes;
+} cards[] = {
+#define LK_CARD(id, name, capability, units, shared, memory, l2, clock, memory_clock, bus) \
+    {#id, name, capability, shared},
+#include "tests/cuda/cards.def"
+#undef LK_CARD
+};
+static const llama_shape *const models[] = {&llama_3_8b, &smollm2_135m};
+
+/* op and the kernel that it takes on every card of capability 8.0 and more */
+static const char *const expected[][2] = {
+    {"embedding", "cuda_embedding"},
+    {"rms_norm", "cuda_rms_norm"},
+    {"lora_linear", "cuda_lora_linear"},
+    {"linear", "cuda_linear"},
+    {"rope_table", "cuda_rope_table"},
+    {"rope", "cuda_rope"},
+    {"attention", "cuda_attention"},
+    {"swiglu", "cuda_swiglu"},
+    {"linear_cross_entropy", "cuda_linear_cross_entropy"},
+    {"lora_linear_backward", "cuda_lora_linear_backward"},
+    {"rms_norm_backward", "cuda_rms_norm_backward"},
+    {"attention_backward", "cuda_attention_backward"},
+    {"swiglu_backward", "cuda_swiglu_backward"},
+    {"adamw", "cuda_adamw"},
+    {"grad_norm", "cuda_grad_norm"},
+};
+
+#define SUCCEEDS(expression) ck_assert_msg((expression) == LK_OK, "%s", lk_error_message(context))
+
+static json_t *plan_of(lk_context *context, const llama_shape *shape) {
+    char folder[256];
+    snprintf(folder, sizeof folder, "select-%s", shape->name);
+    ck_assert(llama_write(folder, shape, false));
+    lk_session_options session_options;
+    lk_session_options_init(&session_options);
+    session_options.device = "cuda";
+    lk_model_options model_options;
+    lk_model_options_init(&model_options);
+    model_options.plan_only = true;
+    model_options.dtype = LK_DTYPE_BF16;
+    lk_adapter_options adapter_options;
+    lk_adapter_options_init(&adapter_options);
+    lk_data_options data;
+    lk_data_options_init(&data);
+    data.batch = 1;
+    data.seq = 4096;
+    lk_session *session;
+    lk_model *model;
+    lk_adapter *adapter;
+    char *text;
+    json_t *plan;
+    SUCCEEDS(lk_session_create(context, &session_options, &session));
+    SUCCEEDS(lk_model_load(session, folder, &model_options, &model));
+    SUCCEEDS(lk_adapter_create(model, &adapter_options, &adapter));
+    SUCCEEDS(lk_plan(model, adapter, &data, NULL, true, &text));
+    SUCCEEDS(lk_json_parse(context, "plan", text, strlen(text), &plan));
+    lk_release(context, text);
+    lk_adapter_destroy(adapter);
+    lk_model_destroy(model);
+    lk_session_destroy(session);
+    return plan;
+}
+
+static void check_kernel(const json_t *row, const char *card, bool found[LK_COUNT(expected)]) {
+    const char *op = json_string_value(json_object_get(row, "op"));
+    const char *kernel = json_string_value(json_object_get(row, "kernel"));
+    ck_assert_msg(strncmp(kernel, "cuda_", 5) == 0, "%s: %s falls back to %s", card, op, kernel);
+    for (size_t e = 0; e < LK_COUNT(expected); e++) {
+        if (strcmp(expected[e][0], op) == 0) {
+            ck_assert_msg(strcmp(expected[e][1], kernel) == 0, "%s: %s takes %s", card, op, kernel);
+            found[e] = true;
+        }
+    }
+}
+
+START_TEST(test_kernels_of_models) {
+    size_t card = (size_t)_i / LK_COUNT(models);
+    const llama_shape *shape = models[(size_t)_i % LK_COUNT(models)];
+    if (cards[card].capability < 80) {
+        return;
+    }
+    setenv("LK_MOCK_CUDA_CARDS", cards[card].id, 1);
+    lk_context *context;
+    ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
+    json_t *plan = plan_of(context, shape);
+    ck_assert_ptr_nonnull(strstr(json_string_value(json_object_get(plan, "device")), cards[card].name));
+    size_t p, k;
+    json_t *program, *row;
+    bool found[LK_COUNT(expected)] = {false};
+    json_array_foreach(json_object_get(plan, "programs"), p, program) {
+        json_array_foreach(json_object_get(program, "kernels"), k, row) {
+            check_kernel(row, cards[card].id, found);
+        }
+    }
+    for (size_t e = 0; e < LK_COUNT(expected); e++) {
+        bool only_some = strcmp(expected[e][0], "linear") == 0; /* all linears may be adapted */
+        ck_assert_msg(found[e] || only_some, "%s: %s has no %s", cards[card].id, shape->name, expected[e][0]);
+    }
+    json_decref(plan);
+    lk_context_destroy(context);
+}
+END_TEST
+
+/* An old card is not listed, with the reason, and every row would refuse it. */
+START_TEST(test_old_card) {
+    lk_context *context;
+    lk_device_caps caps[2];
+    int count;
+    ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
+    setenv("LK_MOCK_CUDA_CARDS", "V100", 1);
+    ck_assert_int_eq(lk_backend_cuda.probe(context, caps, 2, &count), LK_STATUS_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(lk_error_message(context), "Tesla V100"));
+    ck_assert_ptr_nonnull(strstr(lk_error_message(context), "compute capability 7.0"));
+    lk_device_caps old = {.struct_size = sizeof old, .backend = "cuda", .capability = 70, .shared_bytes = 98304};
+    int num_rows;
+    const lk_kernel *rows = lk_backend_cuda.kernels(&num_rows);
+    for (int i = 0; i < num_rows; i++) {
+        lk_refusal why;
+        lk_node node = {.op = rows[i].op};
+        ck_assert(!rows[i].supports(&old, &node, &why));
+        ck_assert_str_eq(why.reason, "needs compute capability 8.0");
+    }
+    lk_context_destroy(context);
+}
+END_TEST
+
+/* Beside newer cards it is passed over, and what remains is numbered from 0. */
+START_TEST(test_several_cards) {
+    lk_context *context;
+    lk_device_caps caps[4];
+    int count;
+    ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
+    setenv("LK_MOCK_CUDA_CARDS", "V100,RTX3090,H100", 1);
+    ck_assert_int_eq(lk_backend_cuda.probe(context, caps, 4, &count), LK_OK);
+    ck_assert_int_eq(count, 2);
+    ck_assert_str_eq(caps[0].name, "NVIDIA GeForce RTX 3090");
+    ck_assert_str_eq(caps[1].name, "NVIDIA H100 80GB HBM3");
+    ck_assert(caps[0].index == 0 && caps[1].index == 1);
+    ck_assert_int_eq(caps[1].capability, 90);
+    ck_assert_uint_eq(caps[1].shared_bytes, 232448);
+    ck_assert_double_gt(caps[1].flops_16, 5e14); /* white paper: 989 TFLOP/s, 67 in fp32, 3.35 TB/s */
+    ck_assert_double_lt(caps[1].flops_16, 1.2e15);
+    ck_assert_double_gt(caps[1].flops_f32, 5.5e13);
+    ck_assert_double_lt(caps[1].flops_f32, 7.5e13);
+    ck_assert_double_gt(caps[1].bandwidth, 3.0e12);
+    ck_assert_double_lt(caps[1].bandwidth, 3.6e12);
+    lk_device *device;
+    ck_assert_int_eq(lk_backend_cuda.open(context, &caps[1], NULL, &device), LK_OK);
+    lk_backend_cuda.close(device);
+    caps[1].index = 2;
+    ck_assert_int_eq(lk_backend_cuda.open(context, &caps[1], NULL, &device), LK_STATUS_DEVICE);
+    lk_context_destroy(context);
+}
+END_TEST
+
+int main(void) {
+    if (getenv("LK_MOCK") == NULL) {
+        printf("SKIP: no mock driver in this build\n");
+        return 77;
+    }
+    Suite *suite = suite_create("cuda-select");
+    TCase *tests = tcase_create("cuda-select");
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, test_kernels_of_models, 0, (int)(LK_COUNT(cards) * LK_COUNT(models)));
+    tcase_add_test(tests, test_old_card);
+    tcase_add_test(tests, test_several_cards);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
