@@ -242,6 +242,34 @@ typedef void (*lk_progress_function)(void *user, int64_t done, int64_t total);
 LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const char *folder,
                           lk_progress_function progress, void *user);
 
+/* ---- adapters of other programs, and sums of adapters ---- */
+
+typedef enum lk_adapter_format {
+    LK_ADAPTER_PEFT, /* a folder: adapter_config.json, adapter_model.safetensors */
+    LK_ADAPTER_GGUF, /* llama.cpp's: one file */
+    LK_ADAPTER_MLX   /* MLX-LM's: a folder: adapter_config.json, adapters.safetensors */
+} lk_adapter_format;
+
+typedef enum lk_combine {
+    LK_COMBINE_SVD,    /* the update of the given rank that is nearest to the weighted sum */
+    LK_COMBINE_LINEAR, /* A and B summed each, with the roots of the weights: ranks must be equal; an approximation */
+    LK_COMBINE_CAT     /* exactly the weighted sum; its rank is the sum of the ranks */
+} lk_combine;
+
+typedef struct lk_convert_options {
+    size_t struct_size;
+    lk_adapter_format format; /* to write; default LK_ADAPTER_PEFT */
+    const char *base_model;   /* as for lk_model_load; needed where GGUF is read or written, otherwise NULL */
+    lk_combine how;           /* where there are several adapters; default LK_COMBINE_SVD */
+    int64_t rank;             /* of LK_COMBINE_SVD; 0: the largest rank of the adapters */
+} lk_convert_options;
+LK_API void lk_convert_options_init(lk_convert_options *options);
+/* Writes `to` from one LoRA adapter, whose format is recognised, or from the sum of several with these weights (NULL:
+ * one adapter, as it is). Without loss but for fp32 rounding where a format cannot hold different scales (see
+ * docs/formats.md). UNSUPPORTED names what a format cannot hold: DoRA in GGUF, layers stored in full, other methods. */
+LK_API lk_status lk_convert_adapter(lk_context *context, const char *const *from, const double *weights, size_t count,
+                                    const lk_convert_options *options, const char *to);
+
 /* ================================================================================================================
  * Data
  * ================================================================================================================ */

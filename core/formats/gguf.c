@@ -132,6 +132,7 @@ static lk_status read_entries(cursor *at, uint64_t count) {
         LK_TRY(take_type(at, &entry->type));
         entry->value = gguf->mapping.data + at->position;
         LK_TRY(take_value(at, entry->type, 0));
+        entry->size = (size_t)(gguf->mapping.data + at->position - entry->value);
         gguf->entry_count++;
     }
     return lk_gguf_sort_entries(gguf);
@@ -158,6 +159,16 @@ static const type_row tensor_types[] = {
     {29, "IQ1_M", LK_DTYPE_COUNT},  {30, "BF16", LK_DTYPE_BF16},     {34, "TQ1_0", LK_DTYPE_COUNT},
     {35, "TQ2_0", LK_DTYPE_COUNT},  {39, "MXFP4", LK_DTYPE_COUNT},
 };
+
+bool lk_gguf_type_number(lk_dtype dtype, uint32_t *number) {
+    for (size_t i = 0; i < LK_COUNT(tensor_types); i++) {
+        if (tensor_types[i].dtype == dtype && dtype != LK_DTYPE_COUNT) {
+            *number = tensor_types[i].number;
+            return true;
+        }
+    }
+    return false;
+}
 
 static lk_status set_type(lk_gguf *gguf, uint32_t number, lk_stored_tensor *tensor) {
     for (size_t i = 0; i < LK_COUNT(tensor_types); i++) {

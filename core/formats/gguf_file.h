@@ -8,6 +8,7 @@ typedef struct lk_gguf_entry {
     lk_gguf_string key;
     lk_gguf_type type;
     const uint8_t *value; /* checked to lie in the mapping as a whole */
+    size_t size;          /* of the value */
     size_t position;      /* in the file's order */
 } lk_gguf_entry;
 
@@ -20,6 +21,11 @@ struct lk_gguf {
     lk_arena names;
     lk_tensor_table table;
 };
+
+/* The format's number of a dtype; false where it has none that is read back. */
+bool lk_gguf_type_number(lk_dtype dtype, uint32_t *number);
+/* The bytes of the value of the key that lk_gguf_key_at gives for the same index. */
+const void *lk_gguf_raw_value(const lk_gguf *gguf, size_t index, size_t *size);
 
 /* Sorts by key and refuses duplicates. */
 lk_status lk_gguf_sort_entries(lk_gguf *gguf);

@@ -49,6 +49,17 @@ lk_gguf_string lk_gguf_key_at(const lk_gguf *gguf, size_t index, lk_gguf_type *t
     return (lk_gguf_string){"", 0};
 }
 
+const void *lk_gguf_raw_value(const lk_gguf *gguf, size_t index, size_t *size) {
+    for (size_t i = 0; i < gguf->entry_count; i++) {
+        if (gguf->entries[i].position == index) {
+            *size = gguf->entries[i].size;
+            return gguf->entries[i].value;
+        }
+    }
+    *size = 0;
+    return NULL;
+}
+
 static const lk_gguf_entry *lookup(const lk_gguf *gguf, const char *key) {
     lk_gguf_entry wanted = {.key = {key, strlen(key)}};
     return gguf->entry_count == 0 ? NULL
