@@ -27,6 +27,12 @@ foreach(source IN LISTS LK_TEST_SOURCES)
   set_tests_properties(${area}/${name} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
 
+# What tests/gpu/run times with; built with the tests so that it is ready when a GPU is there.
+file(GLOB LK_GPU_REPORT CONFIGURE_DEPENDS tests/gpu/*.c)
+add_executable(gpu_report ${LK_GPU_REPORT})
+target_link_libraries(gpu_report PRIVATE lorikeet_test_common lorikeet_internal lorikeet_warnings)
+target_compile_definitions(gpu_report PRIVATE _POSIX_C_SOURCE=200809L)
+
 # The library has no C++; the compiler is looked for to try the public headers with it, and for the CUDA mock below.
 find_program(LK_CXX NAMES c++ g++ clang++)
 file(GLOB LK_TEST_SCRIPTS CONFIGURE_DEPENDS tests/*/test_*.sh)
