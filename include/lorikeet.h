@@ -235,9 +235,10 @@ LK_API void lk_adapter_get_info(const lk_adapter *adapter, lk_adapter_info *info
 LK_API lk_status lk_adapter_get_tensor(lk_adapter *adapter, int64_t index, const char **name, int64_t shape[2],
                                        float *values, float *gradients);
 
-/* Writes base plus adapter as a Hugging Face folder (config.json, model.safetensors, tokenizer files). dtype of the
- * weights on disk: LK_DTYPE_F32, LK_DTYPE_BF16 or LK_DTYPE_F16. INVALID_ARGUMENT when folder is the one that the base
- * was loaded from: it is never overwritten. progress may be NULL. */
+/* Writes base plus adapter (NULL: the base) as a Hugging Face folder (config.json, model.safetensors, tokenizer files)
+ * or, where the path ends in ".gguf", as one file for llama.cpp (llama, qwen2 and qwen3 models). dtype of the weights
+ * on disk: LK_DTYPE_F32, LK_DTYPE_BF16, LK_DTYPE_F16, and in GGUF LK_DTYPE_Q8_0. INVALID_ARGUMENT when the path is the
+ * one that the base was loaded from: it is never overwritten. progress may be NULL. */
 typedef void (*lk_progress_function)(void *user, int64_t done, int64_t total);
 LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const char *folder,
                           lk_progress_function progress, void *user);

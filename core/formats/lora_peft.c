@@ -38,8 +38,8 @@ static lk_status read_tensor(lk_lora_file *file, const lk_peft_config *config, c
 static lk_status read_all(lk_lora_file *file, const lk_peft_adapter *adapter, const char *folder) {
     const lk_peft_config *config = lk_peft_get_config(adapter);
     if (config->peft_type != LK_PEFT_LORA) {
-        return lk_fail(file->context, LK_STATUS_UNSUPPORTED, "%s: peft_type is not LORA: only LoRA adapters can be converted",
-                       folder);
+        return lk_fail(file->context, LK_STATUS_UNSUPPORTED,
+                       "%s: peft_type is not LORA: only LoRA adapters can be converted", folder);
     }
     for (size_t i = 0; i < lk_peft_count(adapter); i++) {
         LK_TRY(read_tensor(file, config, folder, lk_peft_at(adapter, i)));

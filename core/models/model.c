@@ -386,7 +386,8 @@ static lk_status choose_task(lk_model *model, const lk_model_options *options) {
 static lk_status load_tokenizer(lk_model *model) {
     const lk_gguf *gguf = lk_pretrained_gguf(model->pretrained);
     if (gguf != NULL) {
-        return lk_tokenizer_load(model->context, NULL, gguf, &model->tokenizer);
+        bool has_one = lk_gguf_has(gguf, "tokenizer.ggml.model");
+        return has_one ? lk_tokenizer_load(model->context, NULL, gguf, &model->tokenizer) : LK_OK;
     }
     const char *folder = lk_pretrained_folder(model->pretrained);
     char *path = lk_path_join(model->context, folder, "tokenizer.json");

@@ -54,6 +54,17 @@ static const struct pre_tokenizer {
     {"stablelm2", LLAMA3_DIGITS("\\p{N}"), false, true, false, false},
 };
 
+const char *lk_gguf_pre_tokenizer_name(const char *pattern, bool digits) {
+    for (size_t i = 0; i < LK_COUNT(pre_tokenizers); i++) {
+        const struct pre_tokenizer *row = &pre_tokenizers[i];
+        bool same = pattern == NULL ? row->pattern == NULL : row->pattern && strcmp(pattern, row->pattern) == 0;
+        if (same && row->digits == (pattern == NULL && digits)) {
+            return row->name;
+        }
+    }
+    return NULL;
+}
+
 static lk_status find_pre_tokenizer(const lk_gguf *gguf, lk_context *context, const struct pre_tokenizer **out) {
     lk_gguf_string name = {"default", 7};
     LK_TRY(lk_gguf_get_string(gguf, KEY("pre"), false, &name));

@@ -296,4 +296,8 @@ int32_t lk_tokenizer_find(const lk_tokenizer *tokenizer, const char *bytes, size
 lk_status lk_tokenizer_json_from_gguf(lk_context *context, const struct lk_gguf *gguf, json_t **tokenizer_json,
                                       json_t **config_json);
 
+/* llama.cpp's name of the pre-tokenizer that splits by a pattern, or as GPT-2's (NULL), with digits alone or not; NULL:
+ * it has none (tokenizer_gguf.c). */
+const char *lk_gguf_pre_tokenizer_name(const char *pattern, bool digits);
+
 #endif

@@ -1,5 +1,5 @@
-/* Base plus adapter as a Hugging Face folder. Tensors are merged and converted one at a time while the file is written,
- * so that no second copy of the model is held. */
+/* Base plus adapter as a Hugging Face folder or as a GGUF file. Tensors are merged and converted one at a time while
+ * the file is written, so that no second copy of the model is held. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,11 +7,13 @@
 #include "core/adapters/adapter.h"
 #include "core/formats/dequantize.h"
 #include "core/formats/safetensors.h"
+#include "core/train/merge_gguf.h"
 
 typedef struct merge_entry {
     lk_variable *base;
     const lk_linear_site *linear; /* that it belongs to, or NULL */
     const lk_adapter_site *site;  /* NULL: written as it is */
+    int64_t permuted_heads;       /* GGUF: whose rows are interleaved; 0: none */
 } merge_entry;
 
 typedef struct merge_job {
@@ -37,7 +39,7 @@ static bool is_transposed(const merge_entry *entry) {
 static void add_entry(merge_job *job, const char *name, lk_variable *base, const lk_linear_site *linear,
                       const lk_adapter_site *site) {
     merge_entry *entry = &job->entries[job->count];
-    *entry = (merge_entry){base, linear, site};
+    *entry = (merge_entry){base, linear, site, 0};
     lk_stored_tensor *tensor = &job->tensors[job->count++];
     *tensor = (lk_stored_tensor){.name = name, .dtype = job->dtype, .rank = base->rank};
     memcpy(tensor->shape, base->shape, sizeof tensor->shape);
@@ -69,10 +71,11 @@ static void list_entries(merge_job *job) {
         lk_variable *weight = lk_variables_at(job->model->variables, i);
         const lk_linear_site *linear = linear_of(job->model, weight);
         if (linear != NULL || lk_pretrained_lookup(job->model->pretrained, weight->name) != NULL) { /* no constant */
-            add_entry(job, weight->name, weight, linear, linear ? lk_adapter_site_of(job->adapter, linear) : NULL);
+            bool adapted = linear != NULL && job->adapter != NULL;
+            add_entry(job, weight->name, weight, linear, adapted ? lk_adapter_site_of(job->adapter, linear) : NULL);
         }
     }
-    for (int32_t i = 0; i < job->adapter->num_sites; i++) {
+    for (int32_t i = 0; job->adapter != NULL && i < job->adapter->num_sites; i++) {
         const lk_adapter_site *site = &job->adapter->sites[i];
         if (!is_output_head(job->model, site->site)) {
             continue;
@@ -134,7 +137,12 @@ static lk_status source(void *user, size_t index, const void **data) {
     if (is_transposed(entry)) {
         transpose(job, entry->base);
     }
-    LK_TRY(lk_convert(job->model->context, LK_DTYPE_F32, job->full, job->dtype, job->converted, elements));
+    if (entry->permuted_heads > 0) {
+        LK_TRY(lk_merge_permute(job->model->context, &job->tensors[index], entry->permuted_heads,
+                                (float *)(void *)job->full, (float *)(void *)job->converted));
+    }
+    lk_dtype dtype = job->tensors[index].dtype;
+    LK_TRY(lk_convert(job->model->context, LK_DTYPE_F32, job->full, dtype, job->converted, elements));
     *data = job->converted;
     job->done++;
     if (job->progress != NULL) {
@@ -149,7 +157,7 @@ static lk_status allocate(merge_job *job) {
     for (int32_t i = 0; i < lk_variables_count(job->model->variables); i++) {
         largest = LK_MAX(largest, lk_variables_at(job->model->variables, i)->bytes);
     }
-    for (int32_t i = 0; i < lk_adapter_num_tensors(job->adapter); i++) {
+    for (int32_t i = 0; job->adapter != NULL && i < lk_adapter_num_tensors(job->adapter); i++) {
         largest_value = LK_MAX(largest_value, lk_adapter_tensor_at(job->adapter, i)->value->bytes);
     }
     size_t slots = (size_t)lk_variables_count(job->model->variables) + 1;
@@ -191,11 +199,25 @@ static lk_status write_folder(merge_job *job, const char *folder) {
     return status;
 }
 
+static bool is_gguf(const char *path) {
+    size_t length = strlen(path);
+    return length > 5 && strcmp(path + length - 5, ".gguf") == 0;
+}
+
+static lk_status write_gguf(merge_job *job, const char *path) {
+    for (size_t i = 0; i < job->count; i++) {
+        LK_TRY(lk_merge_gguf_tensor(job->model, job->dtype, &job->tensors[i], &job->entries[i].permuted_heads));
+    }
+    return lk_merge_write_gguf(job->model, job->dtype, path, job->tensors, job->count, source, job);
+}
+
 lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const char *folder,
                    lk_progress_function progress, void *user) {
-    if (dtype != LK_DTYPE_F32 && dtype != LK_DTYPE_BF16 && dtype != LK_DTYPE_F16) {
+    bool gguf = is_gguf(folder);
+    if (dtype != LK_DTYPE_F32 && dtype != LK_DTYPE_BF16 && dtype != LK_DTYPE_F16 && !(gguf && dtype == LK_DTYPE_Q8_0)) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
-                       "dtype %s: merged models are written in f32, bf16 or f16", lk_dtype_name(dtype));
+                       "dtype %s: merged models are written in f32, bf16 or f16, GGUF files also in q8_0",
+                       lk_dtype_name(dtype));
     }
     if (lk_path_is_same(lk_pretrained_path(model->pretrained), folder)) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
@@ -205,7 +227,7 @@ lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const c
     lk_status status = allocate(&job);
     if (status == LK_OK) {
         list_entries(&job);
-        status = write_folder(&job, folder);
+        status = gguf ? write_gguf(&job, folder) : write_folder(&job, folder);
     }
     for (int i = 0; i < LK_MAX_SITE_TENSORS; i++) {
         lk_free_aligned(model->context, job.values[i]);

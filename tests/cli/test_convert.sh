@@ -81,5 +81,41 @@ run 0 convert --adapter "$one" --to gguf --model "$model" --out one.gguf
 fails 'expected "llama"' convert --adapter one.gguf --to peft --model "$data/models/stories260k" --out x
 head -c 3000 one.gguf >cut.gguf
 fails 'cut.gguf' convert --adapter cut.gguf --to peft --model "$model" --out x
+# Whole models as GGUF: the same loss, tokens and generated text; q8_0 nearly so.
+model=$data/models/stories260k
+adapter=$data/golden/stories260k-lora-qv/final_adapter
+ids=$data/golden/stories260k-lora-qv/batches.ids
+loss "$model" "$ids" "$adapter"
+wanted=$found
+for dtype in fp32 fp16 q8_0; do
+    run 0 merge --device cpu --model "$model" --adapter "$adapter" --out "merged-$dtype.gguf" --dtype $dtype
+    loss "merged-$dtype.gguf" "$ids"
+    awk -v a="$found" -v b="$wanted" 'BEGIN { d = a - b; exit !(d < 1e-2 && d > -1e-2) }' ||
+        fail "$dtype: loss $found instead of $wanted"
+done
+loss merged-fp32.gguf "$ids"
+close "$found" "$wanted" || fail "fp32: loss $found instead of $wanted"
+for text in 'Once upon a time' 'Lily & Tom, 123 \o/' ' two  spaces'; do
+    run 0 tokenize --model "$model" --text "$text"
+    cp out tokens
+    run 0 tokenize --model merged-fp32.gguf --text "$text"
+    cmp out tokens || fail "$text: other tokens"
+done
+run 0 generate --device cpu --model merged-fp32.gguf --prompt 'Once upon a time' -n 12
+cp out text
+run 0 generate --device cpu --model "$model" --adapter "$adapter" --prompt 'Once upon a time' -n 12
+cmp out text || fail 'the merged file generates another text'
+run 0 merge --device cpu --model merged-fp32.gguf --out unmerged
+loss unmerged "$ids"
+close "$found" "$wanted" || fail "from GGUF to a folder: loss $found instead of $wanted"
+for name in tiny-llama-rope3:llama-rope3-rslora-masked tiny-qwen2:qwen2-all-linear tiny-qwen3:qwen3-patterns; do
+    loss "$data/models/${name%:*}" "$data/golden/${name#*:}/batches.ids"
+    wanted=$found
+    run 0 merge --device cpu --model "$data/models/${name%:*}" --out "${name%:*}.gguf"
+    loss "${name%:*}.gguf" "$data/golden/${name#*:}/batches.ids"
+    close "$found" "$wanted" || fail "$name: loss $found instead of $wanted"
+done
+fails 'gpt2 models are not written as GGUF' merge --device cpu --model "$data/models/tiny-gpt2" --out x.gguf
+fails 'GGUF files also in q8_0' merge --device cpu --model "$model" --out x --dtype q8_0
 fails 'general.type' eval --device cpu --model one.gguf --data "$ids" --seq 64
 finish

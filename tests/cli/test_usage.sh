@@ -80,7 +80,7 @@ wrong "unexpected argument 'data.txt'" train data.txt
 wrong '--model PATH is missing' train --data x --out y
 wrong '--data FILE is missing' train --model x --out y
 wrong '--out DIR is missing' train --model x --data y
-wrong '--adapter DIR is missing' merge --model x --out y
+wrong '--out PATH is missing' merge --model x
 wrong '--rank 0: must be from 1 to 65536' train --rank 0
 wrong '--rank 99999999999999999999: must be from 1 to 65536' train --rank 99999999999999999999
 wrong '--rank eight: not a whole number' train --rank eight

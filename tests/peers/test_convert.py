@@ -31,7 +31,8 @@ def ours(lorikeet, model, adapter, ids, vocabulary):
     call("lk_context_create", None, ctypes.byref(context))
     call("lk_session_create", context, None, ctypes.byref(session))
     call("lk_model_load", session, str(model).encode(), None, ctypes.byref(base))
-    call("lk_adapter_load", base, str(adapter).encode(), ctypes.byref(lora))
+    if adapter:
+        call("lk_adapter_load", base, str(adapter).encode(), ctypes.byref(lora))
     given = (ctypes.c_int32 * len(ids))(*ids)
     call("lk_logits", base, lora, given, ctypes.c_size_t(len(ids)), logits.ctypes.data_as(ctypes.c_void_p))
     library.lk_adapter_destroy(lora)
@@ -74,3 +75,20 @@ def test_llama_cpp_computes_the_same(lorikeet, tmp_path, rslora):
     expected = ours(lorikeet, GGUF_BASE, tmp_path / "adapter", ids, len(found))
     assert np.abs(expected - base).max() > 0.05, "the adapter must change the distribution"
     assert np.abs(found - expected).max() < 1e-2
+
+
+@pytest.mark.skipif(not GGUF_BASE, reason="LK_GGUF_BASE does not name a model")
+@pytest.mark.parametrize("way", ["from-gguf", "by-folder"])
+def test_llama_cpp_runs_a_model_that_we_wrote(lorikeet, tmp_path, way):
+    """From the GGUF itself its keys are copied; by way of a folder the tokenizer is made anew."""
+    source = GGUF_BASE
+    if way == "by-folder":
+        lorikeet("merge", "--model", GGUF_BASE, "--out", tmp_path / "folder")
+        source = tmp_path / "folder"
+    lorikeet("merge", "--model", source, "--out", tmp_path / "model.gguf", "--dtype", "fp16")
+    for prompt in ["Now is the winter of our", "x = 1234; // <|im_start|>user\n  it's"]:
+        _, ids = theirs(GGUF_BASE, None, prompt)  # its numbers have the rounding of llama.cpp's 8-bit activations
+        found, found_ids = theirs(tmp_path / "model.gguf", None, prompt)
+        expected = ours(lorikeet, source, None, ids, len(found))
+        assert found_ids == ids
+        assert np.abs(found - expected).max() < 1e-2
