@@ -166,6 +166,10 @@ static lk_status prepare(recording *self, const lk_launch *launch, call *out) {
                        "%s needs groups of %d lanes, the limit is %d", launch->entry, launch->constants[0].value,
                        self->device->device.caps.max_group_size);
     }
+    if ((uint32_t)launch->num_buffers > limits->maxPerStageDescriptorStorageBuffers) {
+        return lk_fail(self->device->device.context, LK_STATUS_UNSUPPORTED, "%s needs %d buffers, the limit is %u",
+                       launch->entry, launch->num_buffers, (unsigned)limits->maxPerStageDescriptorStorageBuffers);
+    }
     LK_TRY(lk_vk_pipeline_get(self->device, launch, &kernel, &out->pipeline));
     LK_TRY(lk_vk_layout_get(self->device, launch->num_buffers, &out->layout, &set_layout));
     return bind(self, launch, kernel, set_layout, out);
@@ -387,7 +391,7 @@ lk_status lk_vulkan_run(lk_device *device, lk_commands *commands, double *second
     for (int32_t i = 0; i < run->count; i++) {
         VkResult error = lk_vk_submit(self, run->parts[i].buffer, i == run->count - 1);
         if (error != VK_SUCCESS) {
-            lk_vk_wait(self);
+            self->api.vkDeviceWaitIdle(self->vk); /* for the parts before */
             return run_failed(self, commands, &run->parts[i], error, "vkQueueSubmit");
         }
     }

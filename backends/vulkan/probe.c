@@ -45,22 +45,27 @@ lk_status lk_vk_find(lk_context *context, const lk_vk_instance *instance, VkPhys
                                 "mesa-vulkan-drivers, which has one for the processor too");
 }
 
-static bool has_extension(const lk_vk_instance *instance, VkPhysicalDevice device, const char *name) {
-    enum { MAX_EXTENSIONS = 512 };
-    static _Thread_local VkExtensionProperties extensions[MAX_EXTENSIONS];
-    uint32_t count = MAX_EXTENSIONS;
-    VkResult error = instance->vkEnumerateDeviceExtensionProperties(device, NULL, &count, extensions);
-    count = error == VK_SUCCESS || error == VK_INCOMPLETE ? count : 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (strcmp(extensions[i].extensionName, name) == 0) {
-            return true;
-        }
+static bool has_extension(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice device,
+                          const char *name) {
+    uint32_t count = 0;
+    bool found = false;
+    if (instance->vkEnumerateDeviceExtensionProperties(device, NULL, &count, NULL) != VK_SUCCESS || count == 0) {
+        return false;
     }
-    return false;
+    VkExtensionProperties *extensions = lk_calloc(context, count, sizeof *extensions);
+    if (extensions == NULL) {
+        return false; /* what is optional is gone without */
+    }
+    VkResult error = instance->vkEnumerateDeviceExtensionProperties(device, NULL, &count, extensions);
+    for (uint32_t i = 0; error == VK_SUCCESS && i < count && !found; i++) {
+        found = strcmp(extensions[i].extensionName, name) == 0;
+    }
+    lk_free(context, extensions);
+    return found;
 }
 
-static uint64_t features_of(const lk_vk_instance *instance, VkPhysicalDevice device) {
-    bool timeline = has_extension(instance, device, VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME);
+static uint64_t features_of(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice device) {
+    bool timeline = has_extension(context, instance, device, VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME);
     VkPhysicalDeviceTimelineSemaphoreFeatures semaphores = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
     VkPhysicalDevice16BitStorageFeatures storage = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES,
@@ -104,12 +109,13 @@ static void estimate(VkPhysicalDeviceType type, lk_device_caps *caps) {
     }
 }
 
-static void describe(const lk_vk_instance *instance, VkPhysicalDevice device, int index, lk_device_caps *caps) {
+static void describe(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice device, int index,
+                     lk_device_caps *caps) {
     VkPhysicalDeviceSubgroupProperties subgroup = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES};
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
                                               .pNext = &subgroup};
-    if (has_extension(instance, device, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME)) {
+    if (has_extension(context, instance, device, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME)) {
         subgroup.pNext = &driver;
     }
     instance->vkGetPhysicalDeviceProperties2(device, &properties);
@@ -124,7 +130,7 @@ static void describe(const lk_vk_instance *instance, VkPhysicalDevice device, in
              VK_VERSION_PATCH(version), driver.driverName[0] != '\0' ? driver.driverName : "driver", driver.driverInfo,
              (unsigned)properties.properties.driverVersion);
     caps->is_cpu = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
-    caps->features = features_of(instance, device);
+    caps->features = features_of(context, instance, device);
     if (caps->is_cpu || properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU) {
         caps->features |= LK_VK_UNIFIED;
     }
@@ -153,7 +159,7 @@ lk_status lk_vulkan_probe(lk_context *context, lk_device_caps *caps, int capacit
     LK_TRY(lk_vk_load(context, &instance));
     LK_TRY(lk_vk_find(context, instance, found, count));
     for (int i = 0; i < *count && i < capacity; i++) {
-        describe(instance, found[i], i, &caps[i]);
+        describe(context, instance, found[i], i, &caps[i]);
     }
     return LK_OK;
 }

@@ -154,6 +154,42 @@ START_TEST(test_sixteen_bits_need_storage) {
 }
 END_TEST
 
+/* Tensors that are larger than a kernel's range: the ops run elsewhere, and the copies are made. */
+START_TEST(test_tensors_out_of_range_go_elsewhere) {
+    lk_device_caps caps = probe();
+    caps.max_buffer_bytes = COUNT * sizeof(float) - 1;
+    chain self;
+    open_with(&caps);
+    open_chain(&self);
+    for (int32_t i = 0; i < lk_program_num_commands(self.program); i++) {
+        ck_assert_str_eq(lk_program_placement(self.program, i).device->caps.backend, "reference");
+    }
+    fixture_run(self.program);
+    check_chain(&self);
+    close_chain(&self);
+}
+END_TEST
+
+START_TEST(test_limits_of_a_launch) {
+    open_device();
+    chain self;
+    device->limits.maxPerStageDescriptorStorageBuffers = 2;
+    ck_assert_int_eq(try_chain(&self), LK_STATUS_UNSUPPORTED);
+    ck_assert_msg(strstr(lk_error_message(context), "needs 3 buffers") != NULL, "%s", lk_error_message(context));
+    close_chain(&self);
+    open_device();
+    device->limits.maxPushConstantsSize = 0;
+    ck_assert_int_eq(try_chain(&self), LK_STATUS_UNSUPPORTED);
+    ck_assert_msg(strstr(lk_error_message(context), "bytes of parameters") != NULL, "%s", lk_error_message(context));
+    close_chain(&self);
+    open_device();
+    device->limits.maxStorageBufferRange = 64;
+    ck_assert_int_eq(try_chain(&self), LK_STATUS_UNSUPPORTED);
+    ck_assert_msg(strstr(lk_error_message(context), "addresses 64") != NULL, "%s", lk_error_message(context));
+    close_chain(&self);
+}
+END_TEST
+
 /* ---- memory ---- */
 
 static void check_memory(void) {
@@ -473,6 +509,8 @@ END_TEST
 static void add_tests(TCase *tests) {
     tcase_add_test(tests, test_without_optional_features);
     tcase_add_test(tests, test_sixteen_bits_need_storage);
+    tcase_add_test(tests, test_tensors_out_of_range_go_elsewhere);
+    tcase_add_test(tests, test_limits_of_a_launch);
     tcase_add_loop_test(tests, test_memory, 0, 2);
     tcase_add_loop_test(tests, test_long_lists_are_submitted_in_parts, 0, 2);
     tcase_add_test(tests, test_times);
