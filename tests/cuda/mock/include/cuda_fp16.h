@@ -2,6 +2,7 @@
  * words of CUDA C++ that shaders/lk_cuda.h uses, for lanes that run one after the other (lanes.c). */
 #ifndef LK_TESTS_CUDA_MOCK_CUDA_FP16_H
 #define LK_TESTS_CUDA_MOCK_CUDA_FP16_H
+#if defined(__cplusplus)
 
 #include <cmath>
 #include <cstdint>
@@ -113,4 +114,5 @@ template <typename... Parameters> struct mock_caller<void (*)(Parameters...)> {
         }                                                                                                             \
     } kernel##_registered;
 
+#endif
 #endif
