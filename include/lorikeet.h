@@ -243,6 +243,12 @@ typedef void (*lk_progress_function)(void *user, int64_t done, int64_t total);
 LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, const char *folder,
                           lk_progress_function progress, void *user);
 
+/* Several adapters of one model can be there at a time: each function is given the one that it is to use, or NULL for
+ * the base. This makes one adapter of several that computes each text of a batch with its own: lk_generate_options
+ * .adapters. The parts are copied and may be destroyed. Only for generation: it cannot be trained, saved or merged.
+ * UNSUPPORTED for methods other than lora and rslora. */
+LK_API lk_status lk_adapter_mix(lk_adapter *const *adapters, size_t count, lk_adapter **out);
+
 /* ---- adapters of other programs, and sums of adapters ---- */
 
 typedef enum lk_adapter_format {
@@ -412,6 +418,8 @@ typedef struct lk_generate_options {
     double length_penalty;   /* of beams: their score is divided by their length to this power. Default 1 */
     bool early_stopping;     /* of beams: stop when num_beams are finished. Default false */
     const char *const *stop; /* NULL-terminated: the text ends before the first of these; NULL: none */
+    /* with lk_adapter_mix, for each prompt: the number of its adapter, or -1 for the base; NULL: all the first one's */
+    const int32_t *adapters;
 } lk_generate_options;
 LK_API void lk_generate_options_init(lk_generate_options *options);
 

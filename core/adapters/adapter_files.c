@@ -94,6 +94,10 @@ static lk_status source(void *user, size_t index, const void **data) {
 lk_status lk_adapter_save(lk_adapter *adapter, const char *folder) {
     lk_context *context = adapter->context;
     size_t count = (size_t)lk_adapter_num_tensors(adapter), largest = 0;
+    if (adapter->method->declare == NULL) {
+        return lk_fail(context, LK_STATUS_UNSUPPORTED, "%s: %s adapters cannot be saved", folder,
+                       adapter->method->name);
+    }
     LK_TRY(lk_make_directories(context, folder));
     lk_stored_tensor *tensors = lk_calloc(context, count + 1, sizeof *tensors);
     if (tensors == NULL) {

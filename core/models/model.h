@@ -56,6 +56,7 @@ typedef struct lk_forward {
     /* with a cache of keys and values (generation) */
     lk_tensor *cu_seqlens_k, *seqlens_k, *slots;
     lk_variable **key_caches, **value_caches; /* one each per layer */
+    lk_tensor *adapter_rows;                  /* [T]: the part of a mixed adapter for each token; NULL otherwise */
     uint32_t next_stream;                     /* of dropout masks: counts the adapted layers */
 } lk_forward;
 

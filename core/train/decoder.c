@@ -44,7 +44,8 @@ static lk_status add_inputs(lk_decoder *self, lk_decoder_pass *pass, const char 
                 {"cu_seqlens", pass->sequences + 1, &pass->cu_seqlens},
                 {"cu_seqlens_k", pass->sequences + 1, &pass->cu_seqlens_k},
                 {"seqlens_k", pass->sequences, &pass->seqlens_k},
-                {"row", one_row, &pass->row}};
+                {"row", one_row, &pass->row},
+                {"adapter_rows", lk_adapter_is_mixed(self->adapter) ? pass->tokens : 0, &pass->adapter_rows}};
     for (size_t i = 0; i < LK_COUNT(rows); i++) {
         char name[64];
         snprintf(name, sizeof name, "input.%s.%s", prefix, rows[i].name);
@@ -66,7 +67,8 @@ static lk_status build(lk_decoder *self, lk_decoder_pass *pass, lk_graph *graph)
                           .seqlens_k = lk_graph_variable(graph, pass->seqlens_k),
                           .slots = lk_graph_variable(graph, pass->slots),
                           .key_caches = self->key_caches,
-                          .value_caches = self->value_caches};
+                          .value_caches = self->value_caches,
+                          .adapter_rows = lk_graph_variable(graph, pass->adapter_rows)};
     lk_tensor *hidden = self->model->family->forward(&forward);
     if (pass->row != NULL) { /* the logits of one row only: a look-up, as in an embedding */
         hidden = lk_build_embedding(graph, lk_graph_variable(graph, pass->row), hidden);
@@ -100,7 +102,8 @@ static lk_status prepare(lk_decoder *self) {
     size_t staging = LK_MAX(3 * LK_MAX((size_t)PIECE, sequences) + 2 * (sequences + 1), places);
     self->staging = lk_calloc(self->context, staging, sizeof *self->staging);
     self->logits = lk_calloc(self->context, logits, sizeof *self->logits);
-    if (!self->staging || !self->logits) {
+    self->parts = lk_calloc(self->context, sequences, sizeof *self->parts);
+    if (!self->staging || !self->logits || !self->parts) {
         return lk_out_of_memory(self->context, logits * sizeof *self->logits, "the logits");
     }
     LK_TRY(lk_variables_create(self->context, lk_session_main_device(self->model->session), &self->variables));
@@ -151,11 +154,17 @@ void lk_decoder_close(lk_decoder *self) {
     lk_free(self->context, self->key_caches);
     lk_free(self->context, self->value_caches);
     lk_free(self->context, self->staging);
+    lk_free(self->context, self->parts);
     lk_free(self->context, self->logits);
     *self = (lk_decoder){0};
 }
 
 /* ---- running ---- */
+
+/* The number of a sequence's part, or that which stands for the base. */
+static int32_t part_of(const lk_decoder *self, int64_t sequence) {
+    return self->parts[sequence] >= 0 ? self->parts[sequence] : lk_adapter_num_parts(self->adapter);
+}
 
 static size_t row_bytes(const lk_decoder *self) {
     return (size_t)self->model->config->vocab_size * sizeof *self->logits;
@@ -181,6 +190,12 @@ static lk_status read_piece(lk_decoder *self, int64_t sequence, const int32_t *i
     LK_TRY(lk_variable_upload(pass->cu_seqlens_k, cu_seqlens_k));
     LK_TRY(lk_variable_upload(pass->seqlens_k, &keys));
     LK_TRY(lk_variable_upload(pass->row, &row));
+    for (int32_t i = 0; pass->adapter_rows != NULL && i < (int32_t)pass->tokens; i++) {
+        self->staging[i] = part_of(self, sequence);
+    }
+    if (pass->adapter_rows != NULL) {
+        LK_TRY(lk_variable_upload(pass->adapter_rows, self->staging));
+    }
     LK_TRY(lk_program_run(pass->program));
     float *logits = self->logits + sequence * self->model->config->vocab_size;
     return lk_program_read(pass->program, pass->logits, logits, row_bytes(self));
@@ -211,6 +226,12 @@ lk_status lk_decoder_step(lk_decoder *self, const int32_t *ids, const int32_t *p
     LK_TRY(lk_variable_upload(pass->positions, positions));
     LK_TRY(lk_variable_upload(pass->slots, slots));
     LK_TRY(lk_variable_upload(pass->seqlens_k, keys));
+    for (int32_t i = 0; pass->adapter_rows != NULL && i < sequences; i++) {
+        self->staging[i] = part_of(self, i);
+    }
+    if (pass->adapter_rows != NULL) {
+        LK_TRY(lk_variable_upload(pass->adapter_rows, self->staging));
+    }
     LK_TRY(lk_program_run(pass->program));
     return lk_program_read(pass->program, pass->logits, self->logits, (size_t)sequences * row_bytes(self));
 }

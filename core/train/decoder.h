@@ -3,7 +3,7 @@
 #ifndef LK_CORE_TRAIN_DECODER_H
 #define LK_CORE_TRAIN_DECODER_H
 
-#include "core/adapters/adapter.h"
+#include "core/adapters/mixed.h"
 
 /* One compiled forward pass. */
 typedef struct lk_decoder_pass {
@@ -12,6 +12,7 @@ typedef struct lk_decoder_pass {
     lk_variable *cu_seqlens, *cu_seqlens_k;     /* [sequences + 1]: of the tokens, and where a cache begins */
     lk_variable *seqlens_k;                     /* [sequences]: tokens in the cache, with the new ones */
     lk_variable *row;                           /* [1]: of the prompt's last token; NULL: all rows' logits */
+    lk_variable *adapter_rows;                  /* [tokens]: of a mixed adapter; NULL: it is none */
     lk_program *program;
     lk_tensor *logits;
 } lk_decoder_pass;
@@ -27,6 +28,7 @@ typedef struct lk_decoder {
     lk_decoder_pass prompt, next;
     lk_variable *moved_from, *moved_to; /* of the program that copies places of the caches; NULL before it is needed */
     lk_program *move;
+    int32_t *parts; /* [sequences]: of a mixed adapter; the caller sets them, 0 at first */
     int32_t *staging;
     float *logits; /* [sequences, vocab_size]: what follows the last token that each sequence was given */
 } lk_decoder;

@@ -217,6 +217,7 @@ static lk_status start_next(batch_run *run, size_t slot) {
     one->index = run->next++;
     one->report = &run->reports[one->index];
     LK_TRY(begin(self, one, run->prompts[one->index], run->options));
+    self->decoder.parts[slot] = run->options->adapters != NULL ? run->options->adapters[one->index] : 0;
     double start = lk_seconds();
     LK_TRY(lk_decoder_read(&self->decoder, (int64_t)slot, one->ids.data, (int64_t)one->ids.count));
     one->started = lk_seconds();
@@ -274,6 +275,9 @@ static lk_status run_beams(batch_run *run) {
         one->index = run->next;
         one->report = &run->reports[run->next];
         LK_TRY(begin(self, one, run->prompts[run->next], run->options));
+        for (size_t i = 0; i < run->num_slots; i++) {
+            self->decoder.parts[i] = run->options->adapters != NULL ? run->options->adapters[run->next] : 0;
+        }
         lk_ids found;
         lk_ids_init(&found, self->decoder.context);
         one->started = lk_seconds();
@@ -322,6 +326,24 @@ static lk_status check_options(const lk_generator *self, const lk_generate_optio
     return LK_OK;
 }
 
+static lk_status check_adapters(const lk_generator *self, const lk_generate_options *options, size_t count) {
+    lk_context *context = self->decoder.context;
+    const lk_adapter *adapter = self->decoder.adapter;
+    if (options->adapters == NULL) {
+        return LK_OK;
+    }
+    if (!lk_adapter_is_mixed(adapter)) {
+        return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "adapters for each prompt need a mixed adapter");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (options->adapters[i] < -1 || options->adapters[i] >= lk_adapter_num_parts(adapter)) {
+            return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "prompt %zu: adapter %d, expected -1 to %d", i,
+                           options->adapters[i], lk_adapter_num_parts(adapter) - 1);
+        }
+    }
+    return LK_OK;
+}
+
 static lk_status run_all(batch_run *run) {
     lk_context *context = run->self->decoder.context;
     run->num_slots = (size_t)run->self->decoder.sequences;
@@ -358,6 +380,7 @@ lk_status lk_generator_run_batch(lk_generator *self, const char *const *prompts,
         memcpy(&options, given, LK_MIN(given->struct_size, sizeof options));
     }
     LK_TRY(check_options(self, &options));
+    LK_TRY(check_adapters(self, &options, count));
     batch_run run = {.self = self,
                      .prompts = prompts,
                      .count = count,

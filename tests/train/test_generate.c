@@ -226,6 +226,90 @@ START_TEST(test_options_are_checked) {
 }
 END_TEST
 
+/* Several adapters on one base, each used or left out, one destroyed; and mixed in a batch: each text is what its own
+ * adapter gives, alone. */
+START_TEST(test_each_prompt_has_its_adapter) {
+    enum { ADAPTERS = 3 };
+    fixture self;
+    fixture_open(&self, NULL);
+    lk_adapter *adapters[ADAPTERS], *mixed;
+    for (int i = 0; i < ADAPTERS; i++) {
+        lk_adapter_options options;
+        lk_adapter_options_init(&options);
+        options.method = i == 1 ? "rslora" : "lora";
+        options.rank = 2 + i;
+        options.target_modules = i == 2 ? "q_proj,v_proj" : "all-linear";
+        options.seed = (uint64_t)i;
+        SUCCEEDS(&self, lk_adapter_create(self.model, &options, &adapters[i]));
+        for (int32_t t = 0; t < lk_adapter_num_tensors(adapters[i]); t++) { /* B is zero: make each do something */
+            lk_variable *value = lk_adapter_tensor_at(adapters[i], t)->value;
+            float *values = malloc(value->bytes);
+            for (size_t v = 0; v < value->bytes / sizeof *values; v++) {
+                uint32_t words[4];
+                lk_philox4x32((uint64_t)i, (uint64_t)t, v, words);
+                values[v] = 0.4f * (lk_uniform_from_bits(words[0]) - 0.5f);
+            }
+            SUCCEEDS(&self, lk_variable_upload(value, values));
+            free(values);
+        }
+    }
+    lk_generate_options options;
+    lk_generate_options_init(&options);
+    options.max_new_tokens = 16;
+    int32_t choice[PROMPTS];
+    collected alone = {0};
+    for (int beams = 1; beams <= 2; beams++) {
+        lk_generate_report reports[PROMPTS];
+        memset(&alone, 0, sizeof alone);
+        options.num_beams = beams;
+        options.adapters = NULL;
+        for (size_t i = 0; i < PROMPTS; i++) {
+            lk_generator *generator;
+            collected out = {0};
+            choice[i] = (int32_t)(i % (ADAPTERS + 1)) - 1;
+            lk_adapter *own = choice[i] < 0 ? NULL : adapters[choice[i]];
+            SUCCEEDS(&self, lk_generator_create_batch(self.model, own, 64, 2, &generator));
+            SUCCEEDS(&self, lk_generator_run_batch(generator, &prompts[i], 1, &options, collect, &out, reports));
+            memcpy(alone.text[i], out.text[0], sizeof out.text[0]);
+            lk_generator_destroy(generator);
+        }
+        lk_generator *generator;
+        collected out = {0};
+        SUCCEEDS(&self, lk_adapter_mix(adapters, ADAPTERS, &mixed));
+        SUCCEEDS(&self, lk_generator_create_batch(self.model, mixed, 64, 4, &generator));
+        options.adapters = choice;
+        SUCCEEDS(&self, lk_generator_run_batch(generator, prompts, PROMPTS, &options, collect, &out, reports));
+        for (size_t i = 0; i < PROMPTS; i++) {
+            ck_assert_str_eq(out.text[i], alone.text[i]);
+        }
+        ck_assert_str_ne(out.text[0], "");
+        choice[0] = ADAPTERS;
+        ck_assert_int_eq(lk_generator_run_batch(generator, prompts, PROMPTS, &options, collect, &out, reports),
+                         LK_STATUS_INVALID_ARGUMENT);
+        lk_generator_destroy(generator);
+        ck_assert_int_eq(lk_adapter_save(mixed, fixture_path(&self, "mixed")), LK_STATUS_UNSUPPORTED);
+        ck_assert_int_eq(lk_merge(self.model, mixed, LK_DTYPE_F32, fixture_path(&self, "mixed"), NULL, NULL),
+                         LK_STATUS_UNSUPPORTED);
+        float logits[1024];
+        const int32_t id = 5;
+        ck_assert_int_eq(lk_logits(self.model, mixed, &id, 1, logits), LK_STATUS_UNSUPPORTED);
+        lk_adapter_destroy(mixed);
+    }
+    for (int i = 0; i < ADAPTERS; i++) {
+        lk_adapter_destroy(adapters[i]);
+    }
+    lk_adapter_options dora;
+    lk_adapter_options_init(&dora);
+    dora.method = "dora";
+    SUCCEEDS(&self, lk_adapter_create(self.model, &dora, &adapters[0]));
+    ck_assert_int_eq(lk_adapter_mix(adapters, 1, &mixed), LK_STATUS_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(lk_error_message(self.context), "dora"));
+    ck_assert_ptr_null(mixed);
+    lk_adapter_destroy(adapters[0]);
+    fixture_close(&self);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("generate");
     TCase *tests = tcase_create("generate");
@@ -236,6 +320,7 @@ int main(void) {
     tcase_add_test(tests, test_texts_end_before_stop_strings);
     tcase_add_test(tests, test_a_batch_gives_each_text_as_alone);
     tcase_add_test(tests, test_beams_find_likelier_texts);
+    tcase_add_test(tests, test_each_prompt_has_its_adapter);
     tcase_add_test(tests, test_options_are_checked);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
