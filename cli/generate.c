@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapters.h"
 #include "cli.h"
-#include "prompts.h"
 
 /* Text that is kept until all of it is there. */
 typedef struct collected {
@@ -17,7 +17,10 @@ typedef struct generate_command {
     cli_workspace workspace;
     lk_generate_options generate_options;
     const char *prompt, *prompts_path;
-    cli_texts stops;
+    cli_texts stops, adapter_texts;
+    cli_adapters adapters;
+    int32_t *choices; /* with several adapters: for each prompt */
+    const char *use;
     cli_prompts prompts;
     int64_t max_tokens; /* prompt and continuation; 0: what the model allows */
     int64_t batch;
@@ -32,14 +35,16 @@ static const char description[] =
     "Continues a prompt, or answers it as a chat message. The text goes to standard output as it is made,\n"
     "without the prompt. Ctrl-C ends it after the current token.\n\n"
     "With --prompts, many prompts go through together: a file with one a line (.jsonl: {\"prompt\": ..} a line, other\n"
-    "keys are kept). Then a JSON object a line is printed, {\"prompt\", \"text\", ..}, in the file's order.";
+    "keys are kept). Then a JSON object a line is printed, {\"prompt\", \"text\", ..}, in the file's order.\n\n"
+    "With several --adapter, {\"prompt\": .., \"adapter\": NAME} is continued with that one; all go through together.";
 
 static const char examples[] =
     "  lorikeet generate --model model.gguf --prompt 'Once upon a time'\n"
     "  lorikeet generate --model model.gguf --adapter my-adapter --chat --prompt 'What is a lorikeet?' \\\n"
     "      --temperature 0.7 --top-p 0.9 --stop '###'\n"
     "  lorikeet generate --model model.gguf --prompt - --beams 4 --no-repeat-ngram 3 < prompt.txt\n"
-    "  lorikeet generate --model model.gguf --prompts questions.jsonl --batch 8 > answers.jsonl";
+    "  lorikeet generate --model model.gguf --prompts questions.jsonl --batch 8 > answers.jsonl\n"
+    "  lorikeet generate --model model.gguf --adapter poet=poems --adapter clerk=letters --use clerk --prompt 'Dear'";
 
 static void declare(generate_command *command, cli_options *options) {
     lk_generate_options *generate = &command->generate_options;
@@ -48,7 +53,10 @@ static void declare(generate_command *command, cli_options *options) {
     options->examples = examples;
     cli_group(options, "Model and prompt:");
     cli_model_options(&command->workspace, options);
-    cli_text(options, "adapter", 0, &command->workspace.adapter_path, "DIR", "a PEFT folder");
+    cli_text_list(options, "adapter", 0, &command->adapter_texts, "[NAME=]DIR",
+                  "a PEFT folder; may be given several times, with names");
+    cli_text(options, "use", 0, &command->use, "NAME",
+             "with several adapters: the one for prompts that name none; none: the base (default: the first)");
     cli_text(options, "prompt", 'p', &command->prompt, "TEXT", "what to continue; -: standard input");
     cli_text(options, "prompts", 0, &command->prompts_path, "FILE", "many of them");
     cli_int64(options, "batch", 'b', &command->batch, 1, "with --prompts: how many go through together");
@@ -195,6 +203,29 @@ static int read_prompts(generate_command *command) {
     return complete ? CLI_DONE : cli_failed("out of memory");
 }
 
+/* One adapter is used as it is; several are mixed, and each prompt gets its choice. */
+static int open_adapters(generate_command *command) {
+    cli_workspace *workspace = &command->workspace;
+    if (command->adapter_texts.count == 1 && command->use == NULL) {
+        const char *text = command->adapter_texts.items[0], *equals = strchr(text, '=');
+        workspace->adapter_path = equals != NULL ? equals + 1 : text;
+        return cli_open_adapter(workspace);
+    }
+    if (command->adapter_texts.count == 0) {
+        return CLI_DONE;
+    }
+    command->choices = calloc(command->prompts.count + 1, sizeof *command->choices);
+    if (command->choices == NULL) {
+        return cli_failed("out of memory");
+    }
+    int result = cli_adapters_open(&command->adapters, workspace, &command->adapter_texts);
+    if (result == CLI_DONE) {
+        result = cli_adapters_choose(&command->adapters, &command->prompts, command->use, command->choices);
+    }
+    command->generate_options.adapters = command->choices;
+    return result;
+}
+
 static int run(generate_command *command) {
     cli_workspace *workspace = &command->workspace;
     lk_generate_options *options = &command->generate_options;
@@ -204,7 +235,7 @@ static int run(generate_command *command) {
         result = cli_open_model(workspace);
     }
     if (result == CLI_DONE) {
-        result = cli_open_adapter(workspace);
+        result = open_adapters(command);
     }
     if (result != CLI_DONE) {
         return result;
@@ -244,6 +275,12 @@ static int check(const generate_command *command) {
     if (command->generate_options.num_beams > 1 && command->generate_options.temperature > 0) {
         return cli_usage("--beams and --temperature exclude each other");
     }
+    if (command->use != NULL && command->adapter_texts.count == 0) {
+        return cli_usage("--use needs --adapter NAME=DIR");
+    }
+    if (command->stats && command->adapter_texts.count > 1) {
+        return cli_usage("--stats compares one adapter with the base");
+    }
     return CLI_DONE;
 }
 
@@ -260,6 +297,8 @@ int cli_command_generate(int argc, const char **argv) {
         result = result == CLI_DONE ? run(&command) : result;
     }
     lk_generator_destroy(command.generator);
+    cli_adapters_close(&command.adapters);
+    free(command.choices);
     cli_workspace_close(&command.workspace);
     for (size_t i = 0; command.texts != NULL && i < command.prompts.count; i++) {
         free(command.texts[i].text);

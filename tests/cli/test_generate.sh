@@ -29,6 +29,27 @@ for name in base adapter merged; do
     has "generate: $name *[0-9.]* new tokens/s" err
 done
 
+# Several adapters: each prompt is continued as with its own alone.
+init=$LK_SOURCE_DIR/tests/data/golden/stories260k-lora-qv/init_adapter
+printf '{"prompt": "The dog", "adapter": "trained"}\n{"prompt": "The dog", "adapter": "none"}\n{"prompt": "The dog"}\n' \
+    >mixed.jsonl
+text_of() {
+    sed -n "$1s/.*\"text\":\"\([^\"]*\)\".*/\1/p" out
+}
+run 0 generate --device cpu --model "$model" --adapter start="$init" --adapter trained="$adapter" --prompts mixed.jsonl -n 16
+trained=$(text_of 1)
+base=$(text_of 2)
+[ "$(text_of 3)" = "$base" ] || fail "$what: the untrained adapter changes the text"
+run 0 generate --device cpu --model "$model" --adapter "$adapter" --prompt 'The dog' -n 16 --quiet
+[ "$(sed 's/"/\\&/g' out)" = "$trained" ] || fail "$what: another text than among others: $trained"
+run 0 generate --device cpu --model "$model" --prompt 'The dog' -n 16 --quiet
+[ "$(cat out)" = "$base" ] || fail "$what: another text than among others: $base"
+[ "$base" != "$trained" ] || fail 'the adapter changes nothing'
+run 0 generate --device cpu --model "$model" --adapter x="$init" --adapter y="$adapter" --use y --prompt 'The dog' -n 16 --quiet
+[ "$(sed 's/"/\\&/g' out)" = "$trained" ] || fail "$what: another text than with y alone"
+fails "no adapter 'z'" generate --device cpu --model "$model" --adapter x="$init" --use z --prompt 'The dog'
+fails 'the name x is taken' generate --device cpu --model "$model" --adapter x="$init" --adapter x="$adapter" --prompt a
+
 fails 'no-such.txt' generate --device cpu --model "$model" --prompts no-such.txt
 printf '{"text": 1}\n' >wrong.jsonl
 fails 'wrong.jsonl: line 1: expected {"prompt"' generate --device cpu --model "$model" --prompts wrong.jsonl

@@ -99,6 +99,7 @@ wrong '--val-every needs --val FILE' train --model x --data y --out z --val-ever
 wrong '--early-stopping needs --val-every N' train --model x --data y --out z --early-stopping 2
 wrong 'give one of --file and --text' classify --model x
 wrong 'give one of --prompt and --prompts' generate --model x
+wrong '--use needs --adapter' generate --model x --prompt y --use z
 wrong '--beams and --temperature exclude' generate --model x --prompt y --beams 2 --temperature 1
 wrong '--system needs --chat' generate --model x --prompt y --system z
 wrong 'give one of --text, --file and --ids' tokenize --model x
