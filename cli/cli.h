@@ -78,7 +78,7 @@ void cli_workspace_close(cli_workspace *workspace);
 void cli_adapter_options(lk_adapter_options *adapter, cli_options *options);
 void cli_batch_options(lk_data_options *data, cli_options *options);
 /* schedule: an index into constant, linear, cosine, to be copied into train->schedule */
-void cli_optimizer_options(lk_train_options *train, int *schedule, cli_options *options);
+void cli_optimizer_options(lk_train_options *train, int *schedule, int *recompute, cli_options *options);
 
 /* ---- results of models that classify (classification.c) ---- */
 

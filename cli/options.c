@@ -84,6 +84,10 @@ void cli_int64(cli_options *options, const char *name, char letter, int64_t *tar
     set_help(option, help, text);
 }
 
+void cli_size(cli_options *options, const char *name, char letter, int64_t *target, const char *help) {
+    set_help(add(options, CLI_BYTES, name, letter, target, "SIZE"), help, "");
+}
+
 void cli_uint64(cli_options *options, const char *name, char letter, uint64_t *target, const char *help) {
     cli_option *option = add(options, CLI_UINT64, name, letter, target, "N");
     char text[32];
@@ -131,6 +135,24 @@ bool cli_given(const cli_options *options, const char *name) {
 /* ---- values ---- */
 
 /* Reads a whole number in the option's range; false after a message. */
+/* A number and a unit, of 1024 bytes each step. */
+static bool parse_size(const cli_option *option, const char *text, int64_t *out) {
+    static const char units[] = "KMGT";
+    char *end;
+    double value = strtod(text, &end);
+    const char *unit = *end != '\0' && end != text ? strchr(units, *end) : NULL;
+    for (const char *at = units; unit != NULL && at <= unit; at++) {
+        value *= 1024.0;
+    }
+    end += unit != NULL;
+    if (end == text || *end != '\0' || !(value >= 0.0 && value < 1e18)) {
+        cli_usage("--%s %s: not a size such as 512M or 1.5G", option->name, text);
+        return false;
+    }
+    *out = (int64_t)value;
+    return true;
+}
+
 static bool parse_integer(const cli_option *option, const char *text, int64_t *out) {
     char *end;
     errno = 0;
@@ -240,6 +262,8 @@ static bool store(cli_options *options, int index, char *text) {
         return parse_integer(option, text, option->target);
     case CLI_UINT64:
         return parse_unsigned(option, text, option->target);
+    case CLI_BYTES:
+        return parse_size(option, text, option->target);
     case CLI_REAL:
         return parse_real(option, text, option->target);
     case CLI_CHOICE:

@@ -14,6 +14,7 @@ typedef enum cli_option_kind {
     CLI_INT32,
     CLI_INT64,
     CLI_UINT64,
+    CLI_BYTES, /* "512M", "1.5G"; an int64_t */
     CLI_REAL,
     CLI_CHOICE,     /* an index into choices */
     CLI_CHOICE_TEXT /* one of choices, as text */
@@ -63,6 +64,7 @@ void cli_int32(cli_options *options, const char *name, char letter, int32_t *tar
                const char *help);
 void cli_int64(cli_options *options, const char *name, char letter, int64_t *target, int64_t minimum, const char *help);
 void cli_uint64(cli_options *options, const char *name, char letter, uint64_t *target, const char *help);
+void cli_size(cli_options *options, const char *name, char letter, int64_t *target, const char *help);
 void cli_real(cli_options *options, const char *name, char letter, double *target, double minimum, double maximum,
               const char *help);
 void cli_choice(cli_options *options, const char *name, char letter, int *target, const char *const *choices,

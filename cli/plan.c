@@ -8,7 +8,7 @@ typedef struct plan_command {
     lk_adapter_options adapter_options;
     lk_data_options data_options;
     lk_train_options train_options;
-    int schedule;
+    int schedule, recompute;
     bool json;
 } plan_command;
 
@@ -29,7 +29,7 @@ static void declare(plan_command *command, cli_options *options) {
     cli_batch_options(&command->data_options, options);
     cli_flag(options, "json", 0, &command->json, true, "print the plan as JSON");
     cli_adapter_options(&command->adapter_options, options);
-    cli_optimizer_options(&command->train_options, &command->schedule, options);
+    cli_optimizer_options(&command->train_options, &command->schedule, &command->recompute, options);
     cli_workspace_options(&command->workspace, options);
 }
 
@@ -37,6 +37,7 @@ static int run(plan_command *command) {
     cli_workspace *workspace = &command->workspace;
     workspace->model_options.plan_only = true;
     command->train_options.schedule = (lk_schedule)command->schedule;
+    command->train_options.recompute = (lk_recompute)command->recompute;
     command->train_options.total_steps = 1;
     int result = cli_open_model(workspace);
     if (result != CLI_DONE) {

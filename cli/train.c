@@ -41,7 +41,7 @@ static void declare(train_command *command, cli_options *options) {
     cli_adapter_options(&command->adapter_options, options);
     cli_text(options, "init-adapter", 0, &command->init_adapter, "DIR",
              "start from this adapter, which then decides method, rank, alpha and targets");
-    cli_optimizer_options(&command->train_options, &command->schedule, options);
+    cli_optimizer_options(&command->train_options, &command->schedule, &command->recompute, options);
     cli_group(options, "Run:");
     cli_int64(options, "steps", 0, &command->steps, 1, "optimizer steps; default: one epoch");
     cli_int64(options, "epochs", 0, &command->epochs, 1, "passes over the data, instead of --steps");
@@ -77,6 +77,7 @@ static int check_options(train_command *command, const cli_options *options) {
     command->data_options.seed = command->seed;
     command->train_options.seed = command->seed;
     command->train_options.schedule = (lk_schedule)command->schedule;
+    command->train_options.recompute = (lk_recompute)command->recompute;
     return CLI_DONE;
 }
 

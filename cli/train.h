@@ -24,7 +24,7 @@ typedef struct train_command {
     lk_adapter_options adapter_options;
     lk_data_options data_options;
     lk_train_options train_options;
-    int schedule;
+    int schedule, recompute;
     const char *data_path, *val_path, *out, *init_adapter, *log_path;
     int64_t steps, epochs, save_every, val_every;
     int64_t early_stopping; /* validations without a lower loss; 0: go on to the end */

@@ -309,6 +309,15 @@ LK_API void lk_data_get_info(const lk_data *data, lk_data_info *info);
 
 typedef enum lk_schedule { LK_SCHEDULE_CONSTANT, LK_SCHEDULE_LINEAR, LK_SCHEDULE_COSINE } lk_schedule;
 
+/* What of the forward pass is computed again during the backward pass instead of being kept. The numbers are the same
+ * bit for bit. */
+typedef enum lk_recompute {
+    LK_RECOMPUTE_NONE,
+    LK_RECOMPUTE_CHEAP,    /* norms and activation functions */
+    LK_RECOMPUTE_PRODUCTS, /* all but attention and the sums between layers */
+    LK_RECOMPUTE_LAYERS    /* all but the sums between layers: gradient checkpointing */
+} lk_recompute;
+
 typedef struct lk_train_options {
     size_t struct_size;
     double learning_rate;                       /* default 2e-4 */
@@ -320,6 +329,10 @@ typedef struct lk_train_options {
     int64_t gradient_accumulation_steps;        /* micro-batches per step, default 1 */
     double max_grad_norm;                       /* 0: no clipping; default 0 */
     uint64_t seed;                              /* of dropout */
+    lk_recompute recompute;                     /* at least this; default LK_RECOMPUTE_NONE */
+    /* > 0: the least recomputation with which a step's planned memory (lk_memory_report.total) is at most this many
+     * bytes; an error where there is none. Default 0 */
+    int64_t memory_budget;
 } lk_train_options;
 LK_API void lk_train_options_init(lk_train_options *options);
 

@@ -70,6 +70,7 @@ typedef struct lk_lora_attributes {
     float dropout;   /* probability; 0: none, and rng may be absent */
     uint32_t stream; /* distinguishes the layers' masks */
     lk_lora_order order;
+    bool keep_order; /* the pass that chooses an order leaves this node as it is */
 } lk_lora_attributes;
 
 typedef struct lk_dropout_attributes {

@@ -15,6 +15,14 @@ static json_t *memory_of(const lk_trainer *trainer) {
                      (json_int_t)memory.total);
 }
 
+static json_t *recompute_of(const lk_trainer *trainer) {
+    static const char *const names[] = {"none", "cheap", "products", "layers"};
+    const lk_recompute_cost *cost = &trainer->recompute_cost;
+    return json_pack("{s:s, s:i, s:f, s:f}", "level", names[trainer->recompute], "operations", (int)cost->nodes,
+                     "flops", cost->flops, "share_of_step",
+                     cost->step_flops > 0.0 ? cost->flops / cost->step_flops : 0.0);
+}
+
 static void print_memory(const json_t *memory, lk_text *text) {
     const char *key;
     json_t *value;
@@ -36,8 +44,9 @@ static lk_status describe(lk_trainer *trainer, json_t **out) {
         return status;
     }
     lk_session *session = trainer->model->session;
-    *out = json_pack("{s:s, s:s, s:o, s:[o, o]}", "device", lk_session_device_name(session), "reason",
-                     lk_session_reason(session), "memory", memory_of(trainer), "programs", micro, update);
+    *out = json_pack("{s:s, s:s, s:o, s:o, s:[o, o]}", "device", lk_session_device_name(session), "reason",
+                     lk_session_reason(session), "memory", memory_of(trainer), "recompute", recompute_of(trainer),
+                     "programs", micro, update);
     return *out ? LK_OK : lk_out_of_memory(trainer->context, 0, "a plan");
 }
 
@@ -59,6 +68,13 @@ static lk_status render(lk_trainer *trainer, bool as_json, char **out) {
             lk_text_printf(&text, "\n");
         }
         print_memory(json_object_get(root, "memory"), &text);
+        if (trainer->recompute != LK_RECOMPUTE_NONE) {
+            const json_t *again = json_object_get(root, "recompute");
+            lk_text_printf(&text, "recomputed: %s; %d operations, %.1f %% more arithmetic in a step\n",
+                           json_string_value(json_object_get(again, "level")),
+                           (int)json_integer_value(json_object_get(again, "operations")),
+                           100.0 * json_real_value(json_object_get(again, "share_of_step")));
+        }
     }
     json_decref(root);
     lk_status status = lk_text_status(&text);

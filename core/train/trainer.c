@@ -31,6 +31,8 @@ static lk_status check_options(lk_context *context, const lk_train_options *opti
         {"total_steps", (double)options->total_steps, 1.0, 1e15},
         {"gradient_accumulation_steps", (double)options->gradient_accumulation_steps, 1.0, 1e6},
         {"max_grad_norm", options->max_grad_norm, 0.0, 1e30},
+        {"recompute", (double)options->recompute, LK_RECOMPUTE_NONE, LK_RECOMPUTE_LAYERS},
+        {"memory_budget", (double)options->memory_budget, 0.0, 1e18},
     };
     for (size_t i = 0; i < LK_COUNT(rows); i++) {
         if (!(rows[i].value >= rows[i].minimum && rows[i].value <= rows[i].maximum)) {
@@ -102,7 +104,16 @@ static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
         }
     }
     lk_free(trainer->context, targets);
-    return status == LK_OK ? lk_graph_status(graph) : status;
+    status = status == LK_OK ? lk_graph_status(graph) : status;
+    /* the CPU's kernels alone read 16 bits everywhere; elsewhere activations stay fp32 */
+    bool narrow = trainer->model->dtype == LK_DTYPE_BF16 &&
+                  strcmp(lk_session_main_device(trainer->model->session)->caps.backend, "cpu") == 0;
+    if (status == LK_OK && narrow) {
+        status = lk_pass_narrow_saved(graph, trainer->loss);
+    }
+    return status == LK_OK && trainer->recompute != LK_RECOMPUTE_NONE
+               ? lk_pass_recompute(graph, trainer->loss, trainer->recompute, &trainer->recompute_cost)
+               : status;
 }
 
 static lk_status build_update(lk_trainer *trainer, lk_graph *graph) {
@@ -174,14 +185,42 @@ static lk_status hold_batches(lk_trainer *trainer) {
     return LK_OK;
 }
 
+/* The micro-batch's program with the least recomputation, from what was asked for on, that fits into the budget. */
+static lk_status compile_micro(lk_trainer *trainer) {
+    size_t budget = (size_t)trainer->options.memory_budget;
+    trainer->recompute = trainer->options.recompute;
+    for (;;) {
+        LK_TRY(compile(trainer, build_micro, trainer->plan_only || budget > 0, &trainer->micro));
+        lk_memory_report memory;
+        lk_trainer_get_memory(trainer, &memory);
+        bool fits = budget == 0 || memory.total <= budget;
+        if (!fits && trainer->recompute == LK_RECOMPUTE_LAYERS) {
+            return lk_fail(
+                trainer->context, LK_STATUS_INVALID_ARGUMENT,
+                "memory_budget is %.1f MiB, but a step takes %.1f MiB even with all recomputation; a smaller "
+                "batch or seq takes less",
+                (double)budget / 1048576.0, (double)memory.total / 1048576.0);
+        }
+        if (fits && (trainer->plan_only || budget == 0)) {
+            return LK_OK;
+        }
+        lk_program_destroy(trainer->micro);
+        trainer->micro = NULL;
+        if (fits) {
+            return compile(trainer, build_micro, false, &trainer->micro);
+        }
+        trainer->recompute = (lk_recompute)((int)trainer->recompute + 1);
+    }
+}
+
 static lk_status create(lk_trainer *trainer) {
     bool plan_only = trainer->plan_only;
     LK_TRY(check_options(trainer->context, &trainer->options));
     lk_device *home = plan_only ? NULL : lk_session_main_device(trainer->model->session);
     LK_TRY(lk_variables_create(trainer->context, home, &trainer->variables));
     LK_TRY(add_state(trainer));
-    LK_TRY(compile(trainer, build_micro, plan_only, &trainer->micro));
     LK_TRY(compile(trainer, build_update, plan_only, &trainer->update));
+    LK_TRY(compile_micro(trainer));
     if (!plan_only) {
         LK_TRY(lk_data_iterate(trainer->data, false, &trainer->iterator));
         LK_TRY(hold_batches(trainer));

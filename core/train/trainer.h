@@ -2,6 +2,7 @@
 #ifndef LK_CORE_TRAIN_TRAINER_H
 #define LK_CORE_TRAIN_TRAINER_H
 
+#include "core/graph/passes/passes.h"
 #include "core/train/data.h"
 #include "core/train/step_inputs.h"
 
@@ -20,6 +21,8 @@ struct lk_trainer {
     lk_variable **first, **second; /* moments, per adapter tensor */
     /* A micro-batch: forward, backward, gradients added to the sums. An update: norm, clipping, AdamW, sums cleared. */
     lk_program *micro, *update;
+    lk_recompute recompute; /* chosen */
+    lk_recompute_cost recompute_cost;
     lk_tensor *loss, *norm;
     lk_batch *held; /* copies of a step's micro-batches: the loss is a mean over all their targets */
     int32_t *held_ids;

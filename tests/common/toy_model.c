@@ -97,7 +97,7 @@ static lk_tensor *linear(builder *self, int layer, toy_linear which, lk_tensor *
     static const int32_t state[] = {7, 1, 3, 0};
     lk_tensor *rng = options->dropout > 0.0f ? variable(self, "rng", LK_ROLE_INPUT, false, 4, 0, 0, 0, state) : NULL;
     const lk_lora_attributes attributes = {1.5f, options->dropout, (uint32_t)(layer * TOY_LINEARS) + (uint32_t)which,
-                                           LK_LORA_FACTORED};
+                                           LK_LORA_FACTORED, false};
     return lk_build_lora_linear(graph, x, weight, bias, a, b, rng, &attributes);
 }
 

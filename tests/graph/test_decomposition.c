@@ -141,7 +141,7 @@ START_TEST(test_keep) {
         lk_graph_variable(graph, fixture_variable(&self, LK_ROLE_WEIGHT, LK_DTYPE_F64, 2, 2, 4, values + 32));
     lk_tensor *b =
         lk_graph_variable(graph, fixture_variable(&self, LK_ROLE_WEIGHT, LK_DTYPE_F64, 2, 4, 2, values + 40));
-    const lk_lora_attributes lora = {0.5f, 0.0f, 0, LK_LORA_FACTORED};
+    const lk_lora_attributes lora = {0.5f, 0.0f, 0, LK_LORA_FACTORED, false};
     lk_graph_set_scope(graph, "first");
     lk_tensor *y = lk_build_linear(graph, x, w, NULL);
     lk_graph_set_scope(graph, "second");

@@ -228,7 +228,7 @@ static lk_node *lora_node(fixture *self, lk_graph *graph, lk_dtype dtype, int64_
     lk_tensor *b = lk_graph_variable(graph, fixture_variable(self, LK_ROLE_STATE, LK_DTYPE_F32, 2, out, 4, NULL));
     lk_tensor *s = lk_graph_variable(graph, fixture_variable(self, LK_ROLE_INPUT, LK_DTYPE_F32, 2, tokens, 4, NULL));
     lk_tensor *rng = lk_graph_variable(graph, fixture_variable(self, LK_ROLE_INPUT, LK_DTYPE_I32, 1, 4, 0, NULL));
-    lk_attributes attributes = {.lora = {1.0f, dropout, 0, LK_LORA_FACTORED}};
+    lk_attributes attributes = {.lora = {1.0f, dropout, 0, LK_LORA_FACTORED, false}};
     lk_tensor *forward_inputs[] = {x, w, NULL, a, b, rng}, *backward_inputs[] = {dy, x, w, a, b, s, rng, NULL};
     if (backward) {
         lk_graph_add(graph, LK_OP_LORA_LINEAR_BACKWARD, 8, backward_inputs, &attributes, wanted, 0, NULL);

@@ -203,7 +203,7 @@ static void prepare_lora_backward(const op_case *self, double **values) {
 
 static void add_lora(int64_t tokens, int64_t in, int64_t out, int64_t rank, bool bias, float dropout,
                      lk_lora_order order) {
-    lk_attributes attributes = {.lora = {2.0f, dropout, 17, order}};
+    lk_attributes attributes = {.lora = {2.0f, dropout, 17, order, false}};
     const char *kind = order == LK_LORA_MERGED ? " merged" : "";
     op_case *self = begin(LK_OP_LORA_LINEAR, "T=%d K=%d N=%d r=%d%s dropout=%g%s", (int)tokens, (int)in, (int)out,
                           (int)rank, bias ? " bias" : "", (double)dropout, kind);

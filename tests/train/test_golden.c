@@ -113,6 +113,8 @@ static bool open_run(golden *self, const char *device, const char *run, lk_dtype
     return true;
 }
 
+static lk_recompute recompute; /* of the trainers to come */
+
 static void start(golden *self, const char *adapter) {
     SUCCEEDS(self, lk_adapter_load(self->model, in_folder(self, adapter), &self->adapter));
     lk_train_options train;
@@ -120,6 +122,7 @@ static void start(golden *self, const char *adapter) {
     train.learning_rate = setting(self, "lr", 0);
     train.weight_decay = setting(self, "weight_decay", 0);
     train.epsilon = setting(self, "eps", 1e-8);
+    train.recompute = recompute;
     train.total_steps = (int64_t)setting(self, "steps", 0);
     train.warmup_steps = (int64_t)setting(self, "warmup_steps", 0);
     train.gradient_accumulation_steps = (int64_t)setting(self, "accumulation", 1);
@@ -240,7 +243,7 @@ END_TEST
 
 typedef struct curve {
     double losses[64];
-    size_t count, weights, matrices; /* bytes */
+    size_t count, weights, matrices, activations; /* bytes */
 } curve;
 
 /* False where the device is not there. */
@@ -260,6 +263,7 @@ static bool train_curve(const char *run, lk_dtype dtype, curve *out) {
     lk_memory_report memory;
     lk_trainer_get_memory(self.trainer, &memory);
     out->weights = memory.weights;
+    out->activations = memory.activations;
     for (int32_t i = 0; i < lk_variables_count(self.model->variables); i++) {
         const lk_variable *variable = lk_variables_at(self.model->variables, i);
         out->matrices += variable->rank >= 2 ? variable->bytes : 0;
@@ -273,8 +277,8 @@ static bool train_curve(const char *run, lk_dtype dtype, curve *out) {
     return true;
 }
 
-/* Rounding the weights to bf16 moves the losses a little; it halves the memory of the matrices, and nothing falls back.
- */
+/* Rounding weights and saved activations to bf16 moves the losses a little; it halves the memory of the matrices, and
+ * nothing falls back. */
 START_TEST(test_bf16_weights) {
     curve full, half, again;
     if (!train_curve(runs[_i], LK_DTYPE_F32, &full)) {
@@ -292,7 +296,34 @@ START_TEST(test_bf16_weights) {
     ck_assert_double_lt(worst, 0.02);
     ck_assert_uint_gt(full.matrices, full.weights / 2);
     ck_assert_uint_eq(half.matrices, full.matrices / 2);
+    ck_assert_uint_lt(half.activations, full.activations);
     ck_assert_uint_eq(half.weights - half.matrices, full.weights - full.matrices); /* vectors stay fp32 */
+}
+END_TEST
+
+/* Recomputing changes no bit of the losses, in fp32 and with activations in bf16. */
+START_TEST(test_recomputation_changes_nothing) {
+    static const lk_dtype dtypes[] = {LK_DTYPE_F32, LK_DTYPE_BF16};
+    for (size_t d = 0; d < LK_COUNT(dtypes); d++) {
+        curve kept, again;
+        recompute = LK_RECOMPUTE_NONE;
+        if (!train_curve(runs[_i], dtypes[d], &kept)) {
+            return;
+        }
+        printf("recompute %-36s %s %zu", runs[_i], lk_dtype_name(dtypes[d]), kept.activations);
+        for (int level = LK_RECOMPUTE_CHEAP; level <= LK_RECOMPUTE_LAYERS; level++) {
+            recompute = (lk_recompute)level;
+            ck_assert(train_curve(runs[_i], dtypes[d], &again));
+            printf(" %zu", again.activations);
+            ck_assert_uint_gt(again.count, 0);
+            for (size_t i = 0; i < again.count; i++) {
+                ck_assert_msg(again.losses[i] == kept.losses[i], "%s, %s, level %d: loss %zu is %.17g, not %.17g",
+                              runs[_i], lk_dtype_name(dtypes[d]), level, i, again.losses[i], kept.losses[i]);
+            }
+        }
+        printf(" bytes of activations\n");
+        recompute = LK_RECOMPUTE_NONE;
+    }
 }
 END_TEST
 
@@ -338,6 +369,7 @@ int main(void) {
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_training_agrees_with_pytorch, 0, (int)(LK_COUNT(runs) * LK_COUNT(devices)));
     tcase_add_loop_test(tests, test_bf16_weights, 0, (int)LK_COUNT(runs));
+    tcase_add_loop_test(tests, test_recomputation_changes_nothing, 0, (int)LK_COUNT(runs));
     tcase_add_loop_test(tests, test_logits_agree_with_pytorch, 0, (int)LK_COUNT(runs));
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -234,6 +234,35 @@ START_TEST(test_options_are_checked) {
 }
 END_TEST
 
+START_TEST(test_a_memory_budget_is_kept) {
+    fixture self;
+    fixture_open(&self, NULL);
+    fixture_start(&self);
+    lk_memory_report full, less;
+    lk_trainer_get_memory(self.trainer, &full);
+    lk_train_options options = self.trainer->options;
+    options.memory_budget = (int64_t)full.total;
+    lk_trainer *other;
+    SUCCEEDS(&self, lk_trainer_create(self.model, self.adapter, self.data, &options, &other));
+    ck_assert_int_eq(other->recompute, LK_RECOMPUTE_NONE);
+    lk_trainer_destroy(other);
+    options.memory_budget = (int64_t)full.total - 1;
+    SUCCEEDS(&self, lk_trainer_create(self.model, self.adapter, self.data, &options, &other));
+    ck_assert_int_gt(other->recompute, LK_RECOMPUTE_NONE);
+    lk_trainer_get_memory(other, &less);
+    ck_assert_uint_lt(less.total, full.total);
+    ck_assert_int_gt(other->recompute_cost.nodes, 0);
+    ck_assert_double_gt(other->recompute_cost.step_flops, other->recompute_cost.flops);
+    lk_trainer_destroy(other);
+    options.memory_budget = 1;
+    ck_assert_int_eq(lk_trainer_create(self.model, self.adapter, self.data, &options, &other),
+                     LK_STATUS_INVALID_ARGUMENT);
+    ck_assert_ptr_null(other);
+    ck_assert_ptr_nonnull(strstr(lk_error_message(self.context), "memory_budget"));
+    fixture_close(&self);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("trainer");
     TCase *tests = tcase_create("trainer");
@@ -247,6 +276,7 @@ int main(void) {
     tcase_add_test(tests, test_a_damaged_checkpoint_is_refused);
     tcase_add_test(tests, test_a_full_disk_leaves_the_earlier_files_whole);
     tcase_add_test(tests, test_options_are_checked);
+    tcase_add_test(tests, test_a_memory_budget_is_kept);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -7,7 +7,8 @@ lk_status lk_pass_lora_order(lk_graph *graph) {
     LK_TRY(graph->status);
     for (int32_t i = 0; i < graph->num_nodes; i++) {
         lk_node *node = graph->nodes[i];
-        if (node->op != LK_OP_LORA_LINEAR && node->op != LK_OP_LORA_LINEAR_BACKWARD) {
+        if ((node->op != LK_OP_LORA_LINEAR && node->op != LK_OP_LORA_LINEAR_BACKWARD) ||
+            node->attributes.lora.keep_order) {
             continue;
         }
         const lk_tensor *weight = node->op == LK_OP_LORA_LINEAR ? node->inputs[1] : node->inputs[2];
