@@ -36,12 +36,18 @@ wrong() {
     grep -q -e '--help' "$work/err" || report "$what: does not point at --help"
 }
 
+# One line with single spaces: where popt breaks a help's lines depends on what stands before.
+on_one_line() {
+    tr -s ' \n' ' '
+}
+
 # helps TEXT ARGUMENTS...: prints a help on stdout that has TEXT.
 helps() {
     text=$1
     shift
     run 0 "$@"
-    grep -q -F -e "$text" "$work/out" || report "$what: the help lacks: $text"
+    on_one_line <"$work/out" | grep -q -F -e "$(printf '%s' "$text" | on_one_line)" ||
+        report "$what: the help lacks: $text"
     [ ! -s "$work/err" ] || report "$what: wrote to stderr"
 }
 
