@@ -51,6 +51,7 @@ typedef struct cli_workspace {
     int dtype; /* index into cli_dtype_names */
     const char *model_path, *adapter_path;
     bool quiet, verbose;
+    lk_workload workload; /* what `auto` chooses a device for (cli_plan_for) */
     /* what they opened */
     lk_context *context;
     lk_session *session;
@@ -70,7 +71,11 @@ void cli_task_options(cli_workspace *workspace, cli_options *options);
 /* Each opens what its options name, and reports a failure; returns the exit status. */
 int cli_open_context(cli_workspace *workspace);
 int cli_open_session(cli_workspace *workspace);
-int cli_open_model(cli_workspace *workspace);   /* with context and session */
+int cli_open_model(cli_workspace *workspace); /* with context and session */
+/* Before that: with `--device auto`, the device is the one where a training step with these options is the shortest.
+ * All three are kept by reference. */
+void cli_plan_for(cli_workspace *workspace, const lk_adapter_options *adapter, const lk_data_options *data,
+                  const lk_train_options *train);
 int cli_open_adapter(cli_workspace *workspace); /* nothing to do where no adapter is named */
 void cli_workspace_close(cli_workspace *workspace);
 

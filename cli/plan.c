@@ -39,6 +39,7 @@ static int run(plan_command *command) {
     command->train_options.schedule = (lk_schedule)command->schedule;
     command->train_options.recompute = (lk_recompute)command->recompute;
     command->train_options.total_steps = 1;
+    cli_plan_for(workspace, &command->adapter_options, &command->data_options, &command->train_options);
     int result = cli_open_model(workspace);
     if (result != CLI_DONE) {
         return result;

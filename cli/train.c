@@ -208,6 +208,7 @@ static int timed(train_command *command, train_phase phase, phase_function funct
 }
 
 static int open_model(train_command *command) {
+    cli_plan_for(&command->workspace, &command->adapter_options, &command->data_options, &command->train_options);
     return cli_open_model(&command->workspace);
 }
 

@@ -17,6 +17,7 @@ lk_dtype cli_dtype(int index) {
 void cli_workspace_init(cli_workspace *workspace) {
     memset(workspace, 0, sizeof(*workspace));
     lk_session_options_init(&workspace->session_options);
+    lk_workload_init(&workspace->workload);
     lk_model_options_init(&workspace->model_options);
 }
 
@@ -69,7 +70,10 @@ int cli_open_session(cli_workspace *workspace) {
     if (result != CLI_DONE) {
         return result;
     }
-    lk_status status = lk_session_create(workspace->context, &workspace->session_options, &workspace->session);
+    lk_status status = workspace->workload.model_path != NULL
+                           ? lk_session_create_for(workspace->context, &workspace->session_options,
+                                                   &workspace->workload, &workspace->session)
+                           : lk_session_create(workspace->context, &workspace->session_options, &workspace->session);
     if (status != LK_OK) {
         return cli_library_failed(workspace->context, status);
     }
@@ -79,13 +83,22 @@ int cli_open_session(cli_workspace *workspace) {
     return CLI_DONE;
 }
 
+void cli_plan_for(cli_workspace *workspace, const lk_adapter_options *adapter, const lk_data_options *data,
+                  const lk_train_options *train) {
+    workspace->workload.adapter = adapter;
+    workspace->workload.data = data;
+    workspace->workload.train = train;
+    workspace->workload.model = &workspace->model_options;
+    workspace->workload.model_path = workspace->model_path;
+}
+
 int cli_open_model(cli_workspace *workspace) {
+    workspace->model_options.dtype = cli_dtype(workspace->dtype);
+    workspace->model_options.task = (lk_task)workspace->task;
     int result = cli_open_session(workspace);
     if (result != CLI_DONE) {
         return result;
     }
-    workspace->model_options.dtype = cli_dtype(workspace->dtype);
-    workspace->model_options.task = (lk_task)workspace->task;
     lk_status status =
         lk_model_load(workspace->session, workspace->model_path, &workspace->model_options, &workspace->model);
     return status == LK_OK ? CLI_DONE : cli_library_failed(workspace->context, status);

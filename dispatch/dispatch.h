@@ -10,6 +10,17 @@
 #include "dispatch/backends.def"
 #undef LK_BACKEND
 
+/* ---- what is known not to work (deny.c, deny.def) ---- */
+
+typedef struct lk_denial {
+    const char *backend, *device, *what, *reason; /* device, what: patterns */
+} lk_denial;
+const lk_denial *lk_denials(int *count);
+/* Why `what` (a kernel's name, a feature's name, or "device") is not to be used on a device; NULL: nothing is known. */
+const char *lk_denied(const lk_device_caps *caps, const char *what);
+/* The same for any list, whatever the environment says. */
+const char *lk_denied_by(const lk_denial *rows, int count, const lk_device_caps *caps, const char *what);
+
 /* ---- selection (select.c): a pure function of the rows, the device's description and the node ---- */
 
 enum { LK_MAX_CANDIDATES = 32 };
@@ -31,9 +42,11 @@ typedef struct lk_selection {
 /* What may steer the choice besides the estimated costs. */
 typedef struct lk_preferences {
     const char *override; /* comma-separated kernel names (LK_KERNELS); the first that supports a node is taken */
-    /* A measured time for this kernel on this node, or a negative number. */
-    double (*tuned)(void *user, const lk_kernel *kernel, const lk_node *node);
-    void *tuned_user;
+    /* Any of these may be NULL. A measured time for this kernel on this node, or a negative number. */
+    double (*tuned)(void *user, const lk_device_caps *caps, const lk_kernel *kernel, const lk_node *node);
+    /* Whether a kernel that supports the node may be used there: the deny list, and what has failed its check. */
+    bool (*allows)(void *user, const lk_device_caps *caps, const lk_kernel *kernel, lk_refusal *why);
+    void *user;
 } lk_preferences;
 
 /* candidates (capacity LK_MAX_CANDIDATES, may be NULL) receives every row of the op with the verdict on it. */
@@ -98,6 +111,15 @@ typedef struct lk_program_memory {
     size_t lower_bound_bytes; /* the most that lives at one time */
 } lk_program_memory;
 lk_program_memory lk_program_memory_of(const lk_program *program);
+
+/* What a run is estimated to take, and of it the copies between devices. */
+typedef struct lk_program_estimate {
+    double seconds; /* with the copies */
+    double copy_seconds;
+    size_t copied_bytes;
+    int32_t copies;
+} lk_program_estimate;
+lk_program_estimate lk_program_estimate_of(const lk_program *program);
 
 typedef struct lk_placement {
     const lk_node *node;

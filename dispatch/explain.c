@@ -117,18 +117,20 @@ lk_status lk_explain_program(const lk_program *program, const char *title, json_
         return lk_out_of_memory(context, (size_t)commands * sizeof *groups, "a plan");
     }
     int32_t count = make_groups(program, groups);
-    double estimated = 0.0, measured = 0.0;
+    double measured = 0.0;
     json_t *rows = json_array();
     for (int32_t g = 0; g < count; g++) {
         json_array_append_new(rows, explain_one(program, &groups[g]));
-        estimated += groups[g].estimated;
         measured += groups[g].measured;
     }
     lk_free(context, groups);
     lk_program_memory memory = lk_program_memory_of(program);
-    *out = json_pack("{s:s, s:i, s:f, s:I, s:I, s:o}", "program", title, "commands", (int)commands, "estimated_seconds",
-                     estimated, "arena_bytes", (json_int_t)memory.arena_bytes, "arena_lower_bound_bytes",
-                     (json_int_t)memory.lower_bound_bytes, "kernels", rows);
+    lk_program_estimate estimate = lk_program_estimate_of(program);
+    *out = json_pack("{s:s, s:i, s:f, s:{s:i, s:I, s:f}, s:I, s:I, s:o}", "program", title, "commands", (int)commands,
+                     "estimated_seconds", estimate.seconds, "copies", "count", (int)estimate.copies, "bytes",
+                     (json_int_t)estimate.copied_bytes, "estimated_seconds", estimate.copy_seconds, "arena_bytes",
+                     (json_int_t)memory.arena_bytes, "arena_lower_bound_bytes", (json_int_t)memory.lower_bound_bytes,
+                     "kernels", rows);
     if (*out == NULL) {
         return lk_out_of_memory(context, (size_t)commands, "a plan");
     }
@@ -193,6 +195,12 @@ void lk_explain_print(const json_t *explained, lk_text *text) {
     double total = number(explained, measured ? "measured_seconds" : "estimated_seconds");
     lk_text_printf(text, "%s: %d commands, %.3f ms %s\n", string(explained, "program"),
                    (int)number(explained, "commands"), 1e3 * total, measured ? "measured" : "estimated");
+    const json_t *copies = json_object_get(explained, "copies");
+    if (number(copies, "count") > 0.0) {
+        lk_text_printf(text, "%.0f copies between devices, %.2f MiB, %.3f ms of the estimate\n",
+                       number(copies, "count"), number(copies, "bytes") / 1048576.0,
+                       1e3 * number(copies, "estimated_seconds"));
+    }
     lk_text_printf(text, "   share       time    count  kernel                             inputs\n");
     size_t i;
     json_t *row;

@@ -99,6 +99,24 @@ lk_program_memory lk_program_memory_of(const lk_program *program) {
     return program->memory;
 }
 
+lk_program_estimate lk_program_estimate_of(const lk_program *program) {
+    /* of a copy between memories: what buses commonly reach, and the round trip */
+    static const double bytes_per_second = 1e10, round_trip = 2e-5;
+    lk_program_estimate estimate = {0};
+    for (int32_t i = 0; i < program->num_commands; i++) {
+        estimate.seconds += program->placements[i].estimated_seconds;
+    }
+    for (int32_t s = 0; s < program->num_steps; s++) {
+        if (program->steps[s].device < 0) {
+            estimate.copies++;
+            estimate.copied_bytes += lk_tensor_bytes(program->steps[s].tensor);
+        }
+    }
+    estimate.copy_seconds = estimate.copies * round_trip + (double)estimate.copied_bytes / bytes_per_second;
+    estimate.seconds += estimate.copy_seconds;
+    return estimate;
+}
+
 int32_t lk_program_num_commands(const lk_program *program) {
     return program->num_commands;
 }

@@ -52,10 +52,12 @@ lk_selection lk_select(const lk_kernel *rows, int num_rows, const lk_device_caps
             continue;
         }
         lk_candidate candidate = {.kernel = &rows[i]};
-        candidate.refused = !is_supported(&rows[i], caps, node, &candidate.why);
+        candidate.refused = !is_supported(&rows[i], caps, node, &candidate.why) ||
+                            (preferences != NULL && preferences->allows != NULL &&
+                             !preferences->allows(preferences->user, caps, &rows[i], &candidate.why));
         if (!candidate.refused) {
             double tuned = preferences != NULL && preferences->tuned != NULL
-                               ? preferences->tuned(preferences->tuned_user, &rows[i], node)
+                               ? preferences->tuned(preferences->user, caps, &rows[i], node)
                                : -1.0;
             candidate.tuned = tuned >= 0.0;
             candidate.seconds = candidate.tuned ? tuned : rows[i].cost(caps, node);

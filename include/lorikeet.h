@@ -116,6 +116,7 @@ typedef struct lk_session_options {
     /* Kernel names separated by commas that are preferred where they support a node. NULL: LORIKEET_KERNELS, or none.
      */
     const char *kernels;
+    const char *exclude; /* devices that "auto" does not take, separated by commas: "vulkan:0,opencl:1"; NULL: none */
 } lk_session_options;
 LK_API void lk_session_options_init(lk_session_options *options);
 
@@ -123,10 +124,14 @@ LK_API void lk_session_options_init(lk_session_options *options);
 typedef struct lk_session lk_session;
 /* UNAVAILABLE, with what is missing and how to get it, when the device is not there. options may be NULL. */
 LK_API lk_status lk_session_create(lk_context *context, const lk_session_options *options, lk_session **out);
+/* What is here: every backend of this build with its devices and what matters of them, or what it lacks and how to get
+ * it. As text for people, or JSON; released by lk_release. Never fails for want of a driver or a device. */
+LK_API lk_status lk_probe(lk_context *context, bool json, char **text);
 LK_API void lk_session_destroy(lk_session *session);
 /* "cpu:0 AMD EPYC 9554 (2 threads, avx512)": for people. */
 LK_API const char *lk_session_device_name(const lk_session *session);
-/* One line on why this device was taken. Like the name, borrowed from the session. */
+/* One line on why this device was taken, and with "auto" what was estimated for each. Like the name, borrowed from the
+ * session. */
 LK_API const char *lk_session_reason(const lk_session *session);
 
 /* ================================================================================================================
@@ -475,6 +480,21 @@ LK_API lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_opt
                          const lk_train_options *train, bool json, char **text);
 /* The same of an existing trainer, with the times measured in one more step that leaves its state as it was. */
 LK_API lk_status lk_trainer_profile(lk_trainer *trainer, bool json, char **text);
+
+/* A training step, to choose a device for. Options that are NULL are the defaults. */
+typedef struct lk_workload {
+    size_t struct_size;
+    const char *model_path;
+    const lk_model_options *model;
+    const lk_adapter_options *adapter;
+    const lk_data_options *data;
+    const lk_train_options *train;
+} lk_workload;
+LK_API void lk_workload_init(lk_workload *workload);
+/* As lk_session_create, but "auto" takes the device with the lowest estimated time of this step: the sum over the
+ * kernels that would be chosen there, with what has no kernel there run on the CPU and copied. */
+LK_API lk_status lk_session_create_for(lk_context *context, const lk_session_options *options,
+                                       const lk_workload *workload, lk_session **out);
 
 #ifdef __cplusplus
 }

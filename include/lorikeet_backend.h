@@ -103,6 +103,9 @@ typedef struct lk_backend {
     size_t struct_size;
     const char *name;
     const char *summary; /* one line for `lorikeet probe` */
+    /* The names of the bits of lk_device_caps.features, from bit 0 on, NULL behind the last; NULL: there are none. */
+    const char *const *features;
+    bool unasked; /* taken only when it is named: `auto` passes it over */
 
     /* Describes up to `capacity` devices and sets *count to how many there are. UNAVAILABLE, with a message that says
      * what is missing and how to get it, when there is none. Must work on machines without any driver. */

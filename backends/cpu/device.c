@@ -205,11 +205,18 @@ static lk_status download(lk_device *device, lk_buffer *buffer, size_t offset, v
     return LK_OK;
 }
 
+static const char *const features[] = {
+#define LK_CPU_FEATURE(NAME, name) #name,
+#include "lorikeet/cpu_features.def"
+#undef LK_CPU_FEATURE
+    NULL};
+
 const lk_backend lk_backend_cpu = {
     .abi_version = LK_BACKEND_ABI_VERSION,
     .struct_size = sizeof(lk_backend),
     .name = "cpu",
     .summary = "the host's processor, with the vector instructions it has",
+    .features = features,
     .probe = probe,
     .open = open_device,
     .close = close_device,

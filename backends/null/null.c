@@ -122,6 +122,7 @@ const lk_backend lk_backend_null = {
     .struct_size = sizeof(lk_backend),
     .name = "null",
     .summary = "a device without kernels, for tests and as a pattern",
+    .unasked = true,
     .probe = probe,
     .open = open_device,
     .close = close_device,

@@ -30,6 +30,15 @@ lk_status lk_cl_find(lk_context *context, const lk_cl_api *api, lk_cl_found foun
                                 (unsigned)num_platforms);
 }
 
+static void platform_of(const lk_cl_api *api, cl_platform_id id, char *text, size_t capacity) {
+    char long_text[256] = "";
+    if (api->clGetPlatformInfo(id, CL_PLATFORM_NAME, sizeof long_text, long_text, NULL) != CL_SUCCESS) {
+        long_text[0] = '\0';
+    }
+    long_text[sizeof long_text - 1] = '\0';
+    snprintf(text, capacity, "%s", long_text);
+}
+
 static void text_of(const lk_cl_api *api, cl_device_id device, cl_device_info what, char *text, size_t capacity) {
     char long_text[512] = "";
     if (api->clGetDeviceInfo(device, what, sizeof long_text, long_text, NULL) != CL_SUCCESS) {
@@ -53,12 +62,13 @@ static cl_ulong number_of(const lk_cl_api *api, cl_device_id device, cl_device_i
 #define ULONG_OF(what) number_of(api, found->device, what, sizeof(cl_ulong))
 
 static void describe(const lk_cl_api *api, const lk_cl_found *found, int index, lk_device_caps *caps) {
-    char version[64], driver[64];
+    char platform[40], version[64], driver[64];
     *caps = (lk_device_caps){.struct_size = sizeof *caps, .backend = "opencl", .index = index};
     text_of(api, found->device, CL_DEVICE_NAME, caps->name, sizeof caps->name);
     text_of(api, found->device, CL_DEVICE_VERSION, version, sizeof version);
     text_of(api, found->device, CL_DRIVER_VERSION, driver, sizeof driver);
-    snprintf(caps->driver, sizeof caps->driver, "%s, driver %s", version, driver);
+    platform_of(api, found->platform, platform, sizeof platform);
+    snprintf(caps->driver, sizeof caps->driver, "%s, driver %s, %s", platform, driver, version);
     /* oclgrind says it is everything: then it runs what GPUs run */
     caps->is_cpu = (ULONG_OF(CL_DEVICE_TYPE) & (CL_DEVICE_TYPE_CPU | CL_DEVICE_TYPE_GPU)) == CL_DEVICE_TYPE_CPU;
     caps->host_memory = caps->is_cpu;

@@ -274,6 +274,7 @@ const lk_backend lk_backend_reference = {
     .struct_size = sizeof(lk_backend),
     .name = "reference",
     .summary = "the specification itself: plain C, double precision, one thread",
+    .unasked = true,
     .probe = probe,
     .open = open_device,
     .close = close_device,

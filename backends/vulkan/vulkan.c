@@ -47,6 +47,8 @@ static const lk_kernel rows[] = {
 #undef LK_SHADER_KERNEL
 };
 
+static const char *const features[] = {"storage_16", "timeline_semaphores", "unified_memory", NULL};
+
 static const lk_kernel *kernels(int *count) {
     *count = (int)LK_COUNT(rows);
     return rows;
@@ -57,6 +59,7 @@ const lk_backend lk_backend_vulkan = {
     .struct_size = sizeof(lk_backend),
     .name = "vulkan",
     .summary = "Vulkan devices, through the loader found at run time",
+    .features = features,
     .probe = lk_vulkan_probe,
     .open = lk_vulkan_open,
     .close = lk_vulkan_close,

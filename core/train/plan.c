@@ -86,31 +86,43 @@ static lk_status render(lk_trainer *trainer, bool as_json, char **out) {
     return LK_OK;
 }
 
-lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_options *data, const lk_train_options *train,
-                  bool json, char **text) {
-    *text = NULL;
-    lk_data_options options;
-    lk_data_options_init(&options);
-    if (data != NULL) {
-        memcpy(&options, data, LK_MIN(data->struct_size, sizeof options));
+lk_status lk_data_shape(lk_model *model, const lk_data_options *options, lk_data *out) {
+    lk_data_options chosen;
+    lk_data_options_init(&chosen);
+    if (options != NULL) {
+        memcpy(&chosen, options, LK_MIN(options->struct_size, sizeof chosen));
     }
-    if (options.batch < 1 || options.seq < 2 || options.batch > (1 << 24) || options.seq > (1 << 24)) {
+    if (chosen.batch < 1 || chosen.seq < 2 || chosen.batch > (1 << 24) || chosen.seq > (1 << 24)) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
-                       "batch is %lld and seq %lld, expected 1 and 2 or more", (long long)options.batch,
-                       (long long)options.seq);
+                       "batch is %lld and seq %lld, expected 1 and 2 or more", (long long)chosen.batch,
+                       (long long)chosen.seq);
     }
-    lk_data shape = {.context = model->context,
-                     .options = options,
-                     .tokens = options.batch * options.seq,
-                     .max_sequences = (options.pack ? 17 : 2) * options.batch};
+    *out = (lk_data){.context = model->context,
+                     .options = chosen,
+                     .tokens = chosen.batch * chosen.seq,
+                     .max_sequences = (chosen.pack ? 17 : 2) * chosen.batch};
+    return LK_OK;
+}
+
+lk_status lk_trainer_create_plan(lk_model *model, lk_adapter *adapter, lk_data *shape, const lk_train_options *train,
+                                 lk_trainer **out) {
     lk_train_options chosen;
     lk_train_options_init(&chosen);
+    *out = NULL;
     if (train != NULL) {
         memcpy(&chosen, train, LK_MIN(train->struct_size, sizeof chosen));
     }
     chosen.total_steps = LK_MAX((int64_t)1, chosen.total_steps);
+    return lk_trainer_create_for(model, adapter, shape, &chosen, true, out);
+}
+
+lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_options *data, const lk_train_options *train,
+                  bool json, char **text) {
+    lk_data shape;
     lk_trainer *trainer;
-    LK_TRY(lk_trainer_create_for(model, adapter, &shape, &chosen, true, &trainer));
+    *text = NULL;
+    LK_TRY(lk_data_shape(model, data, &shape));
+    LK_TRY(lk_trainer_create_plan(model, adapter, &shape, train, &trainer));
     lk_status status = render(trainer, json, text);
     lk_trainer_destroy(trainer);
     return status;

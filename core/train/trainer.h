@@ -32,6 +32,12 @@ struct lk_trainer {
 lk_status lk_trainer_create_for(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
                                 bool plan_only, lk_trainer **out);
 
+/* Data that is described by its options alone, as plans need it. */
+lk_status lk_data_shape(lk_model *model, const lk_data_options *options, lk_data *out);
+/* A trainer that is planned only, for at least one step; `shape` must outlive it. */
+lk_status lk_trainer_create_plan(lk_model *model, lk_adapter *adapter, lk_data *shape, const lk_train_options *train,
+                                 lk_trainer **out);
+
 /* The first half of a step: forward and backward over its micro-batches; the gradient sums are then the gradients. */
 lk_status lk_trainer_accumulate(lk_trainer *trainer, lk_step_report *report);
 lk_status lk_trainer_clear_gradients(lk_trainer *trainer);

@@ -156,7 +156,8 @@ START_TEST(test_override) {
 END_TEST
 
 /* As if swiglu_portable and swiglu_streaming had been measured. */
-static double measured(void *user, const lk_kernel *kernel, const lk_node *node) {
+static double measured(void *user, const lk_device_caps *caps, const lk_kernel *kernel, const lk_node *node) {
+    ck_assert_double_eq(caps->flops_f32, 1.0);
     ck_assert_int_eq(node->op, LK_OP_SWIGLU);
     const double *seconds = user;
     return strcmp(kernel->name, "swiglu_portable") == 0    ? seconds[0]
@@ -168,22 +169,46 @@ START_TEST(test_tuned) {
     question q;
     ask(&q, 8, FEATURE_B);
     double slow[] = {500.0, 400.0};
-    lk_preferences preferences = {.tuned = measured, .tuned_user = slow};
+    lk_preferences preferences = {.tuned = measured, .user = slow};
     lk_selection chosen = answer(&q, &preferences);
     ck_selected(chosen, "swiglu_streaming", "tuned"); /* the faster of the measured, before any estimate */
     ck_assert_double_eq(chosen.seconds, 400.0);
     double one[] = {-1.0, 0.0};
-    preferences.tuned_user = one;
+    preferences.user = one;
     ck_selected(answer(&q, &preferences), "swiglu_streaming", "tuned");
     double equal[] = {3.0, 3.0};
-    preferences.tuned_user = equal;
+    preferences.user = equal;
     ck_selected(answer(&q, &preferences), "swiglu_portable", "tuned");
     double none[] = {-1.0, -1.0};
-    preferences.tuned_user = none;
+    preferences.user = none;
     ck_selected(answer(&q, &preferences), "swiglu_slow", "cost");
-    preferences.tuned_user = slow;
+    preferences.user = slow;
     preferences.override = "swiglu_slow"; /* an override beats a record */
     ck_selected(answer(&q, &preferences), "swiglu_slow", "override");
+}
+END_TEST
+
+static bool all_but_streaming(void *user, const lk_device_caps *caps, const lk_kernel *kernel, lk_refusal *why) {
+    (void)user;
+    (void)caps;
+    return strcmp(kernel->name, "swiglu_streaming") != 0 || lk_refuse(why, "known to be wrong");
+}
+
+/* What is not allowed is out, however cheap, fast or wanted it is, and says why. */
+START_TEST(test_not_allowed) {
+    question q;
+    ask(&q, 8, 0);
+    q.caps.bandwidth = 1e9;
+    double fast[] = {-1.0, 1e-9};
+    lk_preferences preferences = {
+        .override = "swiglu_streaming", .tuned = measured, .allows = all_but_streaming, .user = fast};
+    lk_candidate candidates[LK_MAX_CANDIDATES];
+    int count;
+    lk_selection chosen = lk_select(rows, NUM_ROWS, &q.caps, &q.node, &preferences, candidates, &count);
+    ck_selected(chosen, "swiglu_slow", "cost");
+    ck_assert_int_eq(count, NUM_SWIGLU);
+    ck_assert(candidates[count - 1].refused);
+    ck_assert_str_eq(candidates[count - 1].why.reason, "known to be wrong");
 }
 END_TEST
 
@@ -242,6 +267,7 @@ int main(void) {
     tcase_add_test(tests, test_candidates_and_reasons);
     tcase_add_test(tests, test_override);
     tcase_add_test(tests, test_tuned);
+    tcase_add_test(tests, test_not_allowed);
     tcase_add_test(tests, test_reference_rows);
     tcase_add_test(tests, test_rows_of_all_backends);
     suite_add_tcase(suite, tests);
