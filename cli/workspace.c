@@ -135,6 +135,9 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
     cli_flag(options, "rslora", 0, &adapter->use_rslora, true, "scale by alpha / sqrt(r), with any method that has r");
     cli_flag(options, "save-projection", 0, &adapter->save_projection, true,
              "vera: keep the frozen pair in the file, not only its seed");
+    cli_flag(options, "decompose-both", 0, &adapter->decompose_both, true, "lokr: both factors have low rank");
+    cli_int32(options, "decompose-factor", 0, &adapter->decompose_factor, -1, INT32_MAX,
+              "lokr: the smaller side of the factorisations; -1: near the root");
 }
 
 void cli_batch_options(lk_data_options *data, cli_options *options) {

@@ -214,6 +214,10 @@ typedef struct lk_adapter_options {
     const char *layers;   /* "0,2,3": only layers with these numbers are adapted; NULL: all */
     bool save_projection; /* vera: keep the frozen pair in the file (else PEFT and we draw it again from the seed);
                            * default false */
+    /* lokr, by PEFT's names: the left factor of the Kronecker product has low rank, too (default false); the smaller
+     * side of both sides' factorisations, -1 (default): near the root */
+    bool decompose_both;
+    int32_t decompose_factor;
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The methods of this build, NULL-terminated. */

@@ -91,6 +91,12 @@ typedef struct lk_slice_attributes {
     int64_t columns; /* of dx; the backward only */
 } lk_slice_attributes;
 
+/* TRANSPOSE: x is seen as [outer, rows, columns, inner]; y is [shape[0], shape[1]]. */
+typedef struct lk_transpose_attributes {
+    int64_t outer, rows, columns, inner;
+    int64_t shape[2];
+} lk_transpose_attributes;
+
 typedef struct lk_rope_attributes {
     int32_t head_dim; /* twice the columns of cos and sin, or more: the rest of each head passes unchanged */
     bool inverse;
@@ -148,6 +154,7 @@ typedef union lk_attributes {
     lk_norm_attributes norm;
     lk_gelu_attributes gelu;
     lk_slice_attributes slice;
+    lk_transpose_attributes transpose;
     lk_rope_attributes rope;
     lk_attention_attributes attention;
     lk_embedding_attributes embedding;

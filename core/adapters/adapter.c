@@ -40,7 +40,8 @@ void lk_adapter_options_init(lk_adapter_options *options) {
                                     .rank = 8,
                                     .alpha = 16.0,
                                     .target_modules = "all-linear",
-                                    .bias = "none"};
+                                    .bias = "none",
+                                    .decompose_factor = -1};
 }
 
 /* ---- sites and tensors ---- */
@@ -402,6 +403,12 @@ static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) 
     if (!(options->dropout >= 0.0 && options->dropout < 1.0)) {
         return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "dropout is %g, expected 0 or more and less than 1",
                        options->dropout);
+    }
+    if (options->dropout > 0.0 && adapter->method->no_dropout) {
+        return lk_fail(context, LK_STATUS_UNSUPPORTED, "dropout: %s has none", adapter->method->name);
+    }
+    if (strcmp(options->bias, "none") != 0 && adapter->method->no_bias) {
+        return lk_fail(context, LK_STATUS_UNSUPPORTED, "bias: %s trains none", adapter->method->name);
     }
     if (options->rank < 1) {
         return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "rank is %d, expected 1 or more", options->rank);

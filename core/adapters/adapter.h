@@ -45,6 +45,7 @@ typedef struct lk_adapter_merge {
 typedef struct lk_adapter_method {
     const char *name;
     lk_peft_type type;
+    bool no_dropout, no_bias; /* PEFT's type has no such option */
     /* Whether a PEFT adapter of this type is of this method; NULL: always. */
     bool (*accepts)(const lk_peft_config *config);
     /* Sets what distinguishes the method in a PEFT config with PEFT's defaults; the targets are set already. */

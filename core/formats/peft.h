@@ -8,7 +8,9 @@
 /* LK_PEFT_KIND(NAME, "name in the file", "what follows the name when it is written").
  * lora_A [r, in], lora_B [out, r]; embeddings: lora_embedding_A [r, vocabulary], lora_embedding_B [size, r];
  * lora_magnitude_vector [out] (DoRA); vera_lambda_b [out], vera_lambda_d [r], and once for all modules vera_A [r,
- * largest in], vera_B [largest out, r]; ia3_l [out, 1], or [1, in] for feedforward modules. */
+ * largest in], vera_B [largest out, r]; ia3_l [out, 1], or [1, in] for feedforward modules; hada_w1_a, hada_w2_a [out,
+ * r], hada_w1_b, hada_w2_b [r, in]; lokr_w1 [a, b] or its factors lokr_w1_a [a, r] and lokr_w1_b [r, b], lokr_w2 [c, d]
+ * or its factors, with out = ac and in = bd; oft_R [blocks, upper triangle of one]; lora_E [r, 1]. */
 #define LK_PEFT_KINDS(X)                           \
     X(LORA_A, "lora_A", ".weight")                 \
     X(LORA_B, "lora_B", ".weight")                 \
@@ -19,7 +21,19 @@
     X(VERA_LAMBDA_D, "vera_lambda_d", "")          \
     X(VERA_A, "vera_A", "")                        \
     X(VERA_B, "vera_B", "")                        \
-    X(IA3_L, "ia3_l", "")
+    X(IA3_L, "ia3_l", "")                          \
+    X(HADA_W1_A, "hada_w1_a", "")                  \
+    X(HADA_W1_B, "hada_w1_b", "")                  \
+    X(HADA_W2_A, "hada_w2_a", "")                  \
+    X(HADA_W2_B, "hada_w2_b", "")                  \
+    X(LOKR_W1, "lokr_w1", "")                      \
+    X(LOKR_W1_A, "lokr_w1_a", "")                  \
+    X(LOKR_W1_B, "lokr_w1_b", "")                  \
+    X(LOKR_W2, "lokr_w2", "")                      \
+    X(LOKR_W2_A, "lokr_w2_a", "")                  \
+    X(LOKR_W2_B, "lokr_w2_b", "")                  \
+    X(OFT_R, "oft_R", ".weight")                   \
+    X(LORA_E, "lora_E", "")
 typedef enum lk_peft_kind {
 #define LK_PEFT_KIND(NAME, text, suffix) LK_PEFT_KIND_##NAME,
     LK_PEFT_KINDS(LK_PEFT_KIND)

@@ -1,6 +1,7 @@
 #include "core/formats/peft_config.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "core/base/json.h"
@@ -13,6 +14,47 @@ static const char *const type_names[] = {
 #undef LK_PEFT_TYPE
 };
 
+/* What adapter_config.json says of single types: at `offset` of the configuration. */
+typedef enum field_kind { FIELD_BOOL, FIELD_INT, FIELD_REAL } field_kind;
+static const struct {
+    const char *key;
+    unsigned types;
+    field_kind kind;
+    size_t offset;
+    double value; /* PEFT's default */
+    int64_t least, most;
+} fields[] = {
+#define LK_PEFT_FIELD(types, kind, name, value, least, most) \
+    {#name, types, FIELD_##kind, offsetof(lk_peft_config, name), value, least, most},
+#include "core/formats/peft_fields.def"
+#undef LK_PEFT_FIELD
+};
+
+static bool has_field(const lk_peft_config *config, size_t index) {
+    return (fields[index].types >> config->peft_type & 1u) != 0;
+}
+
+static void *field_of(const lk_peft_config *config, size_t index) {
+    return (char *)(uintptr_t)config + fields[index].offset;
+}
+
+static void set_field_defaults(lk_peft_config *config) {
+    for (size_t i = 0; i < LK_COUNT(fields); i++) {
+        void *field = field_of(config, i);
+        switch (fields[i].kind) {
+        case FIELD_BOOL:
+            *(bool *)field = fields[i].value != 0.0;
+            break;
+        case FIELD_INT:
+            *(int64_t *)field = (int64_t)fields[i].value;
+            break;
+        case FIELD_REAL:
+            *(double *)field = fields[i].value;
+            break;
+        }
+    }
+}
+
 /* ---- making and freeing ---- */
 
 lk_status lk_peft_config_init(lk_context *context, lk_peft_type type, lk_peft_config *out) {
@@ -23,6 +65,8 @@ lk_status lk_peft_config_init(lk_context *context, lk_peft_type type, lk_peft_co
                             .d_initial = 0.1,
                             .save_projection = true,
                             .inference_mode = true};
+    set_field_defaults(out);
+    out->r = type == LK_PEFT_OFT ? 0 : out->r;
     lk_status status = lk_peft_config_set_text(out, &out->bias, "none");
     if (status != LK_OK) {
         lk_peft_config_free(out);
@@ -160,7 +204,7 @@ static lk_status check_init(lk_context *context, const char *path, const json_t 
 }
 
 static lk_status check_bias(lk_context *context, const char *path, const char *bias) {
-    static const char *const known[] = {"none", "all", "lora_only", "vera_only"};
+    static const char *const known[] = {"none", "all", "lora_only", "vera_only", "oft_only"};
     for (size_t i = 0; i < LK_COUNT(known); i++) {
         if (strcmp(bias, known[i]) == 0) {
             return LK_OK;
@@ -177,7 +221,9 @@ static lk_status check(const lk_peft_config *config, const char *path) {
     LK_TRY(check_names(context, path, "modules_to_save", config->modules_to_save, false));
     LK_TRY(check_names(context, path, "feedforward_modules", config->feedforward_modules, true));
     LK_TRY(check_names(context, path, "layers_pattern", config->layers_pattern, true));
-    LK_TRY(check_pattern(context, path, "rank_pattern", config->rank_pattern, true));
+    if (config->peft_type != LK_PEFT_ADALORA) { /* whose patterns are lists of what is kept */
+        LK_TRY(check_pattern(context, path, "rank_pattern", config->rank_pattern, true));
+    }
     LK_TRY(check_pattern(context, path, "alpha_pattern", config->alpha_pattern, false));
     LK_TRY(check_init(context, path, config->init_lora_weights));
     LK_TRY(check_bias(context, path, config->bias));
@@ -188,7 +234,7 @@ static lk_status check(const lk_peft_config *config, const char *path) {
     if (config->target_modules == NULL) {
         return lk_fail(context, LK_STATUS_FORMAT, "%s: \"target_modules\" is missing", path);
     }
-    if (config->r < 1 || config->r > RANK_MAX) {
+    if (config->r < (config->peft_type != LK_PEFT_OFT) || config->r > RANK_MAX) {
         return lk_fail(context, LK_STATUS_FORMAT, "%s: \"r\" is %lld, expected 1 to %d", path, (long long)config->r,
                        RANK_MAX);
     }
@@ -244,7 +290,8 @@ static lk_status read_type(const reader *from) {
         }
     }
     return lk_fail(from->config->context, LK_STATUS_UNSUPPORTED,
-                   "%s: \"peft_type\" is \"%s\", expected LORA, VERA or IA3", from->path, name);
+                   "%s: \"peft_type\" is \"%s\", expected LORA, VERA, IA3, LOHA, LOKR, OFT or ADALORA", from->path,
+                   name);
 }
 
 static lk_status read_text(const reader *from, const char *key, char **field) {
@@ -258,12 +305,46 @@ static void read_value(const reader *from, const char *key, json_t **field) {
     *field = value == NULL || json_is_null(value) ? NULL : json_incref(value);
 }
 
+static lk_status read_field(const reader *from, size_t index) {
+    lk_context *context = from->config->context;
+    const char *key = fields[index].key;
+    const json_t *found = json_object_get(from->root, key);
+    void *field = field_of(from->config, index);
+    double least = (double)fields[index].least, most = (double)fields[index].most;
+    if (found == NULL || json_is_null(found)) {
+        return LK_OK;
+    }
+    switch (fields[index].kind) {
+    case FIELD_BOOL:
+        return lk_json_get_bool(context, from->path, from->root, key, false, field);
+    case FIELD_INT:
+        return lk_json_get_int(context, from->path, from->root, key, false, fields[index].least, fields[index].most,
+                               field);
+    case FIELD_REAL:
+        break;
+    }
+    LK_TRY(lk_json_get_double(context, from->path, from->root, key, false, field));
+    double value = *(double *)field;
+    return value >= least && value <= most ? LK_OK
+                                           : lk_fail(context, LK_STATUS_FORMAT, "%s: \"%s\" is %g, expected %g to %g",
+                                                     from->path, key, value, least, most);
+}
+
+static bool has_plain_alpha(const lk_peft_config *config) {
+    return config->peft_type == LK_PEFT_LOHA || config->peft_type == LK_PEFT_LOKR;
+}
+
 static lk_status read_numbers(const reader *from) {
     lk_peft_config *config = from->config;
     lk_context *context = config->context;
     bool vera = config->peft_type == LK_PEFT_VERA;
-    LK_TRY(lk_json_get_int(context, from->path, from->root, "r", false, 1, RANK_MAX, &config->r));
-    LK_TRY(lk_json_get_double(context, from->path, from->root, "lora_alpha", false, &config->lora_alpha));
+    for (size_t i = 0; i < LK_COUNT(fields); i++) {
+        LK_TRY(has_field(config, i) ? read_field(from, i) : LK_OK);
+    }
+    LK_TRY(lk_json_get_int(context, from->path, from->root, "r", false, config->peft_type != LK_PEFT_OFT, RANK_MAX,
+                           &config->r));
+    LK_TRY(lk_json_get_double(context, from->path, from->root, has_plain_alpha(config) ? "alpha" : "lora_alpha", false,
+                              &config->lora_alpha));
     LK_TRY(lk_json_get_double(context, from->path, from->root, vera ? "vera_dropout" : "lora_dropout", false,
                               &config->lora_dropout));
     LK_TRY(lk_json_get_int(context, from->path, from->root, "projection_prng_key", false, 0, INT64_MAX,
@@ -279,9 +360,7 @@ static lk_status read_numbers(const reader *from) {
 static lk_status read_config(const reader *from) {
     lk_peft_config *config = from->config;
     LK_TRY(read_type(from));
-    if (config->peft_type == LK_PEFT_VERA) {
-        config->r = 256;
-    }
+    config->r = config->peft_type == LK_PEFT_VERA ? 256 : config->peft_type == LK_PEFT_OFT ? 0 : config->r;
     LK_TRY(read_numbers(from));
     LK_TRY(read_text(from, "bias", &config->bias));
     LK_TRY(read_text(from, "task_type", &config->task_type));
@@ -331,6 +410,20 @@ static json_t *number(double value) {
     return value == floor(value) && fabs(value) < 1e15 ? json_integer((json_int_t)value) : json_real(value);
 }
 
+static bool set_fields(const lk_peft_config *config, json_t *root) {
+    int failed = 0;
+    for (size_t i = 0; i < LK_COUNT(fields); i++) {
+        const void *field = field_of(config, i);
+        if (has_field(config, i)) {
+            json_t *value = fields[i].kind == FIELD_BOOL  ? json_boolean(*(const bool *)field)
+                            : fields[i].kind == FIELD_INT ? json_integer(*(const int64_t *)field)
+                                                          : json_real(*(const double *)field);
+            failed |= json_object_set_new(root, fields[i].key, value);
+        }
+    }
+    return failed == 0;
+}
+
 static bool set_lora(const lk_peft_config *config, json_t *root) {
     json_t *init = config->init_lora_weights ? json_incref(config->init_lora_weights) : json_true();
     int failed = json_object_set_new(root, "r", json_integer(config->r));
@@ -353,18 +446,56 @@ static bool set_vera(const lk_peft_config *config, json_t *root) {
     return failed == 0;
 }
 
+static bool set_adalora(const lk_peft_config *config, json_t *root) {
+    int failed = json_object_set_new(root, "lora_alpha", number(config->lora_alpha));
+    failed |= json_object_set_new(root, "lora_dropout", json_real(config->lora_dropout));
+    failed |= json_object_set_new(root, "rank_pattern", copy_or_null(config->rank_pattern));
+    return failed == 0;
+}
+
+static bool set_lycoris(const lk_peft_config *config, json_t *root) {
+    int failed = json_object_set_new(root, "r", json_integer(config->r));
+    failed |= json_object_set_new(root, "alpha", number(config->lora_alpha));
+    failed |= json_object_set_new(root, "rank_pattern", copy_or_empty(config->rank_pattern));
+    failed |= json_object_set_new(root, "alpha_pattern", copy_or_empty(config->alpha_pattern));
+    return failed == 0;
+}
+
+/* What is the type's own. */
+static bool set_special(const lk_peft_config *config, json_t *root) {
+    switch (config->peft_type) {
+    case LK_PEFT_LORA:
+        return set_lora(config, root);
+    case LK_PEFT_VERA:
+        return set_vera(config, root);
+    case LK_PEFT_LOHA:
+    case LK_PEFT_LOKR:
+        return set_lycoris(config, root);
+    case LK_PEFT_ADALORA:
+        return set_adalora(config, root);
+    case LK_PEFT_OFT:
+        return json_object_set_new(root, "r", json_integer(config->r)) == 0;
+    default:
+        return true;
+    }
+}
+
 static bool set_common(const lk_peft_config *config, json_t *root) {
     int failed = json_object_set_new(root, "peft_type", json_string(type_names[config->peft_type]));
     failed |= json_object_set_new(root, "task_type", text_or_null(config->task_type));
     failed |= json_object_set_new(root, "base_model_name_or_path", text_or_null(config->base_model_name_or_path));
     failed |= json_object_set_new(root, "inference_mode", json_boolean(config->inference_mode));
-    failed |= json_object_set_new(root, "fan_in_fan_out", json_boolean(config->fan_in_fan_out));
+    if (!has_plain_alpha(config)) {
+        failed |= json_object_set_new(root, "fan_in_fan_out", json_boolean(config->fan_in_fan_out));
+    }
     failed |= json_object_set_new(root, "target_modules", copy_or_null(config->target_modules));
     failed |= json_object_set_new(root, "modules_to_save", copy_or_null(config->modules_to_save));
     if (config->peft_type == LK_PEFT_IA3) {
         failed |= json_object_set_new(root, "feedforward_modules", copy_or_null(config->feedforward_modules));
     } else {
-        failed |= json_object_set_new(root, "bias", json_string(config->bias));
+        if (!has_plain_alpha(config)) {
+            failed |= json_object_set_new(root, "bias", json_string(config->bias));
+        }
         failed |= json_object_set_new(root, "layers_to_transform", copy_or_null(config->layers_to_transform));
         failed |= json_object_set_new(root, "layers_pattern", copy_or_null(config->layers_pattern));
     }
@@ -377,10 +508,7 @@ static bool set_common(const lk_peft_config *config, json_t *root) {
 lk_status lk_peft_config_save(const lk_peft_config *config, const char *path) {
     LK_TRY(check(config, path));
     json_t *root = config->source ? json_deep_copy(config->source) : json_object();
-    bool set = root != NULL && set_common(config, root) &&
-               (config->peft_type == LK_PEFT_LORA   ? set_lora(config, root)
-                : config->peft_type == LK_PEFT_VERA ? set_vera(config, root)
-                                                    : true);
+    bool set = root != NULL && set_common(config, root) && set_special(config, root) && set_fields(config, root);
     lk_status status = set ? lk_json_save(config->context, path, root) : lk_out_of_memory(config->context, 0, path);
     json_decref(root);
     return status;

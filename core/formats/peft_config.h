@@ -7,30 +7,38 @@
 
 #include "core/base/base.h"
 
-#define LK_PEFT_TYPES(X) X(LORA, "LORA") X(VERA, "VERA") X(IA3, "IA3")
+#define LK_PEFT_TYPES(X) \
+    X(LORA, "LORA") X(VERA, "VERA") X(IA3, "IA3") X(LOHA, "LOHA") X(LOKR, "LOKR") X(OFT, "OFT") X(ADALORA, "ADALORA")
 typedef enum lk_peft_type {
 #define LK_PEFT_TYPE(NAME, text) LK_PEFT_##NAME,
     LK_PEFT_TYPES(LK_PEFT_TYPE)
 #undef LK_PEFT_TYPE
         LK_PEFT_TYPE_COUNT
 } lk_peft_type;
+#define LK_PEFT_BIT(NAME) (1u << LK_PEFT_##NAME)
+typedef bool lk_peft_field_BOOL;
+typedef int64_t lk_peft_field_INT;
+typedef double lk_peft_field_REAL;
 
 /* All json_t and char pointers are owned; NULL stands for null or absent. Values are checked by load and by save. */
 typedef struct lk_peft_config {
     lk_context *context;
     lk_peft_type peft_type;
-    int64_t r;           /* LORA, VERA */
-    double lora_alpha;   /* LORA */
-    double lora_dropout; /* LORA; VERA's vera_dropout */
+    int64_t r;           /* LORA, VERA, LOHA, LOKR; OFT: the number of blocks, or 0 */
+    double lora_alpha;   /* LORA, ADALORA; LOHA's and LOKR's alpha */
+    double lora_dropout; /* LORA, ADALORA; VERA's vera_dropout */
     bool use_rslora, use_dora, fan_in_fan_out, inference_mode;
     int64_t projection_prng_key; /* VERA */
     double d_initial;
     bool save_projection;
+#define LK_PEFT_FIELD(types, kind, name, value, least, most) lk_peft_field_##kind name;
+#include "core/formats/peft_fields.def"
+#undef LK_PEFT_FIELD
     json_t *target_modules;      /* an array of names, a regular expression, or "all-linear" */
     json_t *exclude_modules;     /* an array of names or a regular expression */
     json_t *modules_to_save;     /* an array of names */
     json_t *feedforward_modules; /* IA3: as target_modules */
-    json_t *rank_pattern;        /* LORA: an object of regular expression: rank */
+    json_t *rank_pattern;        /* LORA, LOHA, LOKR: an object of regular expression: rank */
     json_t *alpha_pattern;
     json_t *layers_to_transform; /* an array of integers, or one */
     json_t *layers_pattern;      /* an array of names, or one */
@@ -67,7 +75,8 @@ lk_status lk_peft_targets_module(const lk_peft_config *config, const char *modul
 bool lk_peft_saves_module(const lk_peft_config *config, const char *module);
 /* IA3: whether the module's input is scaled rather than its output. */
 lk_status lk_peft_is_feedforward(const lk_peft_config *config, const char *module, bool *out);
-/* LORA: rank and alpha after the patterns (the first key that fits wins), and alpha / rank or alpha / sqrt(rank). */
+/* LORA, LOHA, LOKR: rank and alpha after the patterns (the first key that fits wins), and alpha / rank or alpha /
+ * sqrt(rank). */
 typedef struct lk_peft_scaling {
     int64_t rank;
     double alpha, scale;

@@ -213,8 +213,20 @@ static lk_status compile_micro(lk_trainer *trainer) {
     }
 }
 
+/* Rows or modules that are dropped at random: PEFT's files may say so, which matters for training only. */
+static lk_status check_adapter(lk_context *context, const lk_adapter *adapter) {
+    const lk_peft_config *config = &adapter->config;
+    if (config->rank_dropout > 0.0 || config->module_dropout > 0.0) {
+        return lk_fail(context, LK_STATUS_UNSUPPORTED,
+                       "the adapter has %s, with which this build does not train: set it to 0 in adapter_config.json",
+                       config->rank_dropout > 0.0 ? "rank_dropout" : "module_dropout");
+    }
+    return LK_OK;
+}
+
 static lk_status create(lk_trainer *trainer) {
     bool plan_only = trainer->plan_only;
+    LK_TRY(check_adapter(trainer->context, trainer->adapter));
     LK_TRY(check_options(trainer->context, &trainer->options));
     lk_device *home = plan_only ? NULL : lk_session_main_device(trainer->model->session);
     LK_TRY(lk_variables_create(trainer->context, home, &trainer->variables));

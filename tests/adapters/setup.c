@@ -28,7 +28,7 @@ void setup_adapt(setup *self, const char *method, double dropout) {
     lk_adapter_options_init(&options);
     options.method = method;
     options.rank = 4;
-    options.dropout = dropout;
+    options.dropout = lk_adapter_method_find(method)->no_dropout ? 0.0 : dropout;
     options.seed = 5;
     SUCCEEDS(self, lk_adapter_create(self->model, &options, &self->adapter));
 }

@@ -50,7 +50,11 @@ START_TEST(test_malformed_configs) {
     } cases[] = {
         {"[]", LK_STATUS_FORMAT, "not a JSON object", NULL},
         {"{}", LK_STATUS_FORMAT, "\"peft_type\" is missing", NULL},
-        {"{\"peft_type\": \"LOHA\"}", LK_STATUS_UNSUPPORTED, "peft_type", "LOHA"},
+        {"{\"peft_type\": \"BOFT\"}", LK_STATUS_UNSUPPORTED, "peft_type", "BOFT"},
+        {"{\"peft_type\": \"LOKR\", \"rank_dropout\": 2, \"target_modules\": [\"q\"]}", LK_STATUS_FORMAT,
+         "rank_dropout", NULL},
+        {"{\"peft_type\": \"LOKR\", \"decompose_both\": 2, \"target_modules\": [\"q\"]}", LK_STATUS_FORMAT,
+         "decompose_both", NULL},
         {"{\"peft_type\": \"LORA\"}", LK_STATUS_FORMAT, "\"target_modules\" is missing", NULL},
         {"{\"peft_type\": \"LORA\", \"target_modules\": [1]}", LK_STATUS_FORMAT, "target_modules", NULL},
         {"{\"peft_type\": \"LORA\", \"target_modules\": {}}", LK_STATUS_FORMAT, "target_modules", NULL},

@@ -23,7 +23,7 @@ import numpy as np
 import peft
 import torch
 import transformers
-from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
 from peft.optimizers import create_lorafa_optimizer, lorafa
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
@@ -339,6 +339,34 @@ RUNS = {
         "steps": 12,
         "merged": True,
     },
+    "llama-linear-loha": {
+        "model": "tiny-llama-linear",
+        "config": LoHaConfig,
+        "adapter": {
+            "r": 3,
+            "alpha": 6,
+            "target_modules": ["q_proj", "down_proj", "gate_proj"],
+            "rank_pattern": {"gate_proj": 5},
+            "alpha_pattern": {"down_proj": 2},
+        },
+        "seq": 24,
+        "steps": 8,
+        "merged": True,
+    },
+    "llama-linear-lokr": {
+        "model": "tiny-llama-linear",
+        "config": LoKrConfig,
+        "adapter": {
+            "r": 2,
+            "alpha": 4,
+            "target_modules": ["q_proj", "down_proj", "gate_proj"],
+            "rank_pattern": {"gate_proj": 5},
+            "decompose_both": True,
+        },
+        "seq": 24,
+        "steps": 8,
+        "merged": True,
+    },
     "gpt2-conv1d": {
         "model": "tiny-gpt2",
         "adapter": {
@@ -485,6 +513,9 @@ def initialise(model, run, random):
             value = random.standard_normal(tuple(parameter.shape)) * (0.08 if run["nonzero_b"] else 0)
         elif "lora_magnitude" in key:
             value = parameter.detach().numpy() * (1 + 0.1 * random.standard_normal(tuple(parameter.shape)))
+        elif "hada_" in key or "lokr_" in key:
+            bound = 1 / math.sqrt(parameter.shape[1])
+            value = random.uniform(-bound, bound, tuple(parameter.shape))
         elif "vera_lambda" in key or "ia3_l" in key:
             value = parameter.detach().numpy() + 0.2 * random.standard_normal(tuple(parameter.shape))
         else:

@@ -369,6 +369,19 @@ static void add_slice_columns(int64_t rows, int64_t columns) {
     }
 }
 
+/* Blocks, blocks of vectors, and another shape of the same. */
+static void add_transpose(int64_t rows, int64_t m, int64_t n) {
+    const lk_transpose_attributes kinds[] = {{rows, m, n, 1, {rows * n, m}},
+                                             {1, rows, m, n, {m * rows, n}},
+                                             {1, rows, m * n, 1, {m * n, rows}},
+                                             {1, 1, 1, rows * m * n, {rows * m, n}}};
+    for (size_t i = 0; i < LK_COUNT(kinds); i++) {
+        op_case *self = begin(LK_OP_TRANSPOSE, "%dx%dx%d (%d)", (int)rows, (int)m, (int)n, (int)i);
+        input(self, VALUES_NORMAL, 0, 2, rows, m * n);
+        self->attributes.transpose = kinds[i];
+    }
+}
+
 static void add_rope(int64_t tokens, int64_t heads, int32_t head_dim, int64_t half) {
     op_case *self = begin(LK_OP_ROPE_TABLE, "T=%d D/2=%d", (int)tokens, (int)half);
     input(self, VALUES_POSITIONS, 97, 1, tokens, 0);
@@ -675,6 +688,8 @@ const op_case *op_cases(int *count) {
         add_activations(33, 130);
         add_slice_columns(7, 15);
         add_slice_columns(33, 195);
+        add_transpose(5, 3, 7);
+        add_transpose(33, 12, 16);
         add_cross_entropy(9, 17, 12);
         add_cross_entropy(45, 515, 36);
         add_elementwise(5, 7);

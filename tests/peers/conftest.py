@@ -36,7 +36,7 @@ class Program:
 
     def loss(self, model, data, adapter=None):
         options = ["--adapter", adapter] if adapter else []
-        return json.loads(self("eval", "--model", model, "--data", data, *options, "--json"))["loss"]
+        return json.loads(self("eval", "--model", model, "--data", data, "--seq", 96, *options, "--json"))["loss"]
 
     def knows(self, command):
         result = subprocess.run([self.path, "--help"], capture_output=True, text=True)

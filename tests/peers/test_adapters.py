@@ -15,7 +15,15 @@ from conftest import (
     loss_of,
     read_ids,
 )
-from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    VeraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
 from safetensors.numpy import load_file
 
 STORIES = MODELS / "stories260k"
@@ -34,6 +42,12 @@ MADE = {
     "ia3": (
         "stories260k",
         IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    ),
+    "loha": ("tiny-qwen2", LoHaConfig(r=4, alpha=8, target_modules="all-linear", rank_pattern={"up_proj": 7})),
+    "lokr": ("tiny-qwen2", LoKrConfig(r=4, alpha=8, target_modules="all-linear")),
+    "lokr-factor": (
+        "stories260k",
+        LoKrConfig(r=2, alpha=3, target_modules=ALL_LINEAR, decompose_factor=4, decompose_both=True),
     ),
     "vera": ("stories260k", VeraConfig(r=8, target_modules=["q_proj"], save_projection=True)),
 }
@@ -64,7 +78,11 @@ def run_of(model_name):
     return next(name for name in golden_runs() if golden(name)[1]["model"] == model_name)
 
 
-@pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
+# A tensor of the method that starts at zero.
+STARTS_AT_ZERO = {"lora": "lora_B", "rslora": "lora_B", "dora": "lora_B", "loha": "hada_w2_b", "lokr": "lokr_w1"}
+
+
+@pytest.mark.parametrize("method", sorted(STARTS_AT_ZERO))
 def test_peft_loads_what_training_writes(lorikeet, tmp_path, method):
     out = tmp_path / "out"
     lorikeet(
@@ -103,7 +121,7 @@ def test_peft_loads_what_training_writes(lorikeet, tmp_path, method):
     assert state.keys() == saved.keys()
     for key, value in state.items():
         assert np.array_equal(value.numpy(), saved[key]), key
-    assert any(np.abs(value).max() > 0 for key, value in saved.items() if "lora_B" in key)
+    assert any(np.abs(value).max() > 0 for key, value in saved.items() if STARTS_AT_ZERO[method] in key)
     assert_close(lorikeet.loss(STORIES, STORIES_IDS, out), loss_of(model, read_ids(STORIES_IDS)), relative=1e-5)
 
 
@@ -137,7 +155,7 @@ def test_a_merged_model_gives_the_adapters_logits(lorikeet, tmp_path, name):
         assert_close(logits_of(merged, ids), logits_of(adapted, ids), absolute=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dora", "ia3", "vera"])
+@pytest.mark.parametrize("name", ["dora", "ia3", "loha", "lokr-factor", "vera"])
 def test_other_methods_merge_too(lorikeet, tmp_path, name):
     model_name, model = make_adapter(name, tmp_path / "adapter")
     lorikeet("merge", "--model", MODELS / model_name, "--adapter", tmp_path / "adapter", "--out", tmp_path / "merged")

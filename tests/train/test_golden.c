@@ -29,6 +29,8 @@ static const char *const runs[] = {
     "qwen2-vera",
     "llama-linear-vera-projection",
     "qwen2-ia3",
+    "llama-linear-loha",
+    "llama-linear-lokr",
     "gpt2-conv1d",
     "bert-classify",
     "roberta-classify",
