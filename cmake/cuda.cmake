@@ -48,10 +48,11 @@ if(LK_CUDA AND LK_NVCC)
   # lk_cuda_image(<name> <source> <dependencies>...)
   function(lk_cuda_image name source)
     set(fatbin ${PROJECT_BINARY_DIR}/cuda/${name}.fatbin)
-    add_custom_command(OUTPUT ${fatbin}
-      COMMAND ${LK_NVCC} -fatbin -std=c++17 -O3 ${targets} -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/shaders
-        -o ${fatbin} ${source}
-      DEPENDS ${source} ${ARGN} VERBATIM)
+    list(JOIN targets " " gencode)
+    add_custom_command(OUTPUT ${fatbin} BYPRODUCTS ${PROJECT_BINARY_DIR}/cuda/${name}.ptx ${PROJECT_BINARY_DIR}/cuda/${name}.usage
+      COMMAND ${CMAKE_COMMAND} -DNVCC=${LK_NVCC} -DSOURCE=${source} -DFATBIN=${fatbin} "-DTARGETS=${gencode}"
+        "-DINCLUDES=-I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/shaders" -P ${PROJECT_SOURCE_DIR}/cmake/compile_cuda.cmake
+      DEPENDS ${source} ${PROJECT_SOURCE_DIR}/cmake/compile_cuda.cmake ${ARGN} VERBATIM)
     set(fatbins ${fatbins} ${fatbin} PARENT_SCOPE)
     set(images "${images}__asm__(\".section .rodata\\n.balign 16\\nlk_cuda_image_${name}:\\n.incbin \\\"${fatbin}\\\"\\n\"
         \"lk_cuda_image_end_${name}:\\n.previous\");

@@ -46,11 +46,15 @@ foreach(script IN LISTS LK_TEST_SCRIPTS)
     "LK_SOURCE_DIR=${PROJECT_SOURCE_DIR};LK_BUILD_DIR=${PROJECT_BINARY_DIR};CC=${CMAKE_C_COMPILER};CXX=$<$<BOOL:${LK_CXX}>:${LK_CXX}>;CFLAGS=${CMAKE_C_FLAGS};LK_LIBDIR=${CMAKE_INSTALL_LIBDIR};CMAKE=${CMAKE_COMMAND}")
 endforeach()
 
+# Kernels' PTX is executed by an interpreter, which is a test's subject itself.
+check_c_compiler_flag(-march=native LK_HAS_MARCH_NATIVE)
+add_subdirectory(tests/cuda/ptx)
+target_link_libraries(test_cuda_ptx PRIVATE lorikeet_ptx)
+
 # The CUDA backend on machines without a GPU: the same tests through a mock driver that runs the kernels on the host.
 check_language(CXX)
 if(LK_CUDA AND LK_NVCC AND CMAKE_CXX_COMPILER)
   enable_language(CXX)
-  check_c_compiler_flag(-march=native LK_HAS_MARCH_NATIVE)
   add_subdirectory(tests/cuda/mock)
   set(mock "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>")
   foreach(source IN LISTS LK_TEST_SOURCES)
@@ -62,6 +66,9 @@ if(LK_CUDA AND LK_NVCC AND CMAKE_CXX_COMPILER)
   set_tests_properties(cuda/conformance PROPERTIES ENVIRONMENT "${mock};LK_TEST_BACKEND=cuda")
   add_test(NAME cuda/golden COMMAND test_train_golden)
   set_tests_properties(cuda/golden PROPERTIES ENVIRONMENT "${mock};LK_TEST_DEVICE=cuda;LK_TEST_RUN=stories260k-lora-qv")
+  add_test(NAME cuda/ptx_conformance COMMAND test_ops_conformance)
+  set_tests_properties(cuda/ptx_conformance PROPERTIES ENVIRONMENT
+    "${mock};LK_TEST_BACKEND=cuda;LK_MOCK_CUDA_PTX=${PROJECT_BINARY_DIR}/cuda")
 else()
   message(STATUS "no nvcc or no C++ compiler: the CUDA backend is not tested with the mock driver")
 endif()

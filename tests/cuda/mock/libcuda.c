@@ -5,6 +5,7 @@
  * done when it is waited for and not before, so what the host reads or overwrites too early is wrong. Functions are
  * found only if the module's image has them.
  *
+ * LK_MOCK_CUDA_PTX=build/release/cuda  kernels are executed from nvcc's PTX in that folder (tests/cuda/ptx)
  * LK_MOCK_CUDA_CARDS=A100,V100  the cards (tests/cuda/cards.def); A100
  * LK_MOCK_CUDA_FAIL=cuMemAlloc_v2:3:2  the third call of that function fails with error 2; `kernel` is a kernel's run.
  *     Errors that lose the context (ECC, from 700 on) are returned by every later call.
@@ -20,6 +21,7 @@
 
 #include "backends/cuda/driver.h"
 #include "tests/cuda/mock/mock.h"
+#include "tests/cuda/mock/ptx.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -145,7 +147,7 @@ typedef enum kind { KERNEL, TO_DEVICE, TO_HOST, SET, RECORD, GRAPH } kind;
 typedef struct operation {
     kind kind;
     const mock_kernel *kernel;
-    unsigned grid[3], lanes;
+    unsigned grid[3], lanes, shared_bytes;
     unsigned char *arguments; /* 8 bytes each */
     void *to;
     const void *from;
@@ -218,6 +220,12 @@ static CUresult execute(const operation *op) {
             arguments[i] = op->arguments + 8 * i;
         }
         num_kernels++;
+        if (mock_ptx_is_wanted()) {
+            return mock_ptx_run(op->kernel->name, op->grid, op->lanes, op->shared_bytes, arguments,
+                                op->kernel->num_parameters, is_device)
+                       ? CUDA_SUCCESS
+                       : (lost = CUDA_ERROR_LAUNCH_FAILED);
+        }
         if (!mock_run(op->kernel, op->grid, op->lanes, arguments)) {
             return lost = CUDA_ERROR_LAUNCH_FAILED;
         }
@@ -746,6 +754,7 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned gr
     op->grid[1] = grid_y;
     op->grid[2] = grid_z;
     op->lanes = block_x;
+    op->shared_bytes = shared_bytes;
     op->arguments = calloc(MOCK_MAX_PARAMETERS, 8);
     for (int i = 0; i < kernel->num_parameters; i++) {
         memcpy(op->arguments + 8 * i, parameters[i], kernel->sizes[i]);
