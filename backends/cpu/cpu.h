@@ -49,6 +49,8 @@ const lk_cpu_op *lk_cpu_op_of(lk_op op);
 static inline bool lk_cpu_is_native(const lk_cpu_op *op, int index, bool is_output) {
     return op->native == UINT32_MAX || (index < 16 && (op->native >> (is_output ? 16 + index : index) & 1u) != 0);
 }
+/* Bytes of the op's own scratch for a row with these features. */
+size_t lk_cpu_own_scratch(const lk_device_caps *caps, uint64_t features, const lk_node *node);
 const lk_kernel *lk_cpu_kernels(int *count);
 
 /* What each row's `variant` points to: conversions between bf16 or fp16 and fp32, narrowing to even. */

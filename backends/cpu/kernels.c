@@ -1,7 +1,7 @@
 /* The backend's table of kernels, made from kernels.def and isa.h. */
 #include <math.h>
 
-#include "backends/cpu/gemm.h"
+#include "backends/cpu/lora.h"
 #include "backends/cpu/scratch.h"
 
 static const lk_cpu_op ops[LK_OP_COUNT] = {
@@ -71,10 +71,17 @@ static size_t widened_bytes(const lk_tensor *tensor, bool native) {
     return widened ? lk_cpu_floats(lk_tensor_elements(tensor)) : 0;
 }
 
+/* Kernels that multiply bf16 by bf16 and others take different amounts: `features` are those of the kernel's row. */
+size_t lk_cpu_own_scratch(const lk_device_caps *caps, uint64_t features, const lk_node *node) {
+    lk_device_caps row = *caps;
+    row.features = features;
+    return ops[node->op].scratch != NULL ? (ops[node->op].scratch(&row, node) + 63) / 64 * 64 : 0;
+}
+
 /* The kernel's own, then fp32 copies of 16-bit tensors, in the order in which program.c takes them. */
-static size_t scratch_bytes(const lk_device_caps *caps, const lk_node *node) {
+static size_t scratch_bytes(const lk_device_caps *caps, uint64_t features, const lk_node *node) {
     const lk_cpu_op *op = &ops[node->op];
-    size_t bytes = op->scratch != NULL ? (op->scratch(caps, node) + 63) / 64 * 64 : 0;
+    size_t bytes = lk_cpu_own_scratch(caps, features, node);
     for (int i = 0; i < node->num_inputs; i++) {
         bytes += widened_bytes(node->inputs[i], lk_cpu_is_native(op, i, false));
     }
@@ -84,27 +91,30 @@ static size_t scratch_bytes(const lk_device_caps *caps, const lk_node *node) {
     return bytes;
 }
 
-/* x, a or dy in bf16 */
-static size_t narrow_bytes(const lk_device_caps *caps, const lk_tensor *a, const lk_tensor *weight) {
-    return lk_cpu_narrow_bytes(caps->features, weight->dtype, a->shape[0], a->shape[1]);
+static bool has_pairs(const lk_device_caps *caps) {
+    return (caps->features & LK_CPU_PAIR_FEATURES) != 0;
+}
+
+/* x, a or dy as the product takes it */
+static size_t operand_bytes(const lk_device_caps *caps, const lk_tensor *a, lk_dtype a_dtype, const lk_tensor *weight) {
+    return lk_cpu_operand_bytes(has_pairs(caps), a_dtype, weight->dtype, a->shape[0], a->shape[1]);
 }
 
 LK_CPU_SCRATCH(linear) {
-    return narrow_bytes(caps, node->inputs[0], node->inputs[1]);
+    return operand_bytes(caps, node->inputs[0], node->inputs[0]->dtype, node->inputs[1]);
 }
 
 LK_CPU_SCRATCH(matmul) {
-    return node->attributes.matmul.transpose_a ? 0 : narrow_bytes(caps, node->inputs[0], node->inputs[1]);
+    return node->attributes.matmul.transpose_a ? 0
+                                               : operand_bytes(caps, node->inputs[0], LK_DTYPE_F32, node->inputs[1]);
 }
 
-LK_CPU_SCRATCH(lora_linear) { /* s, unless it is an output */
-    return lk_cpu_floats(node->inputs[0]->shape[0] * node->inputs[3]->shape[0]) +
-           narrow_bytes(caps, node->inputs[0], node->inputs[1]);
+LK_CPU_SCRATCH(lora_linear) {
+    return lk_cpu_lora_space_of(NULL, has_pairs(caps), node).bytes;
 }
 
-LK_CPU_SCRATCH(lora_linear_backward) { /* z = scale dy B, and dB transposed */
-    return lk_cpu_floats(node->inputs[0]->shape[0] * node->inputs[3]->shape[0]) +
-           lk_cpu_floats(lk_tensor_elements(node->inputs[4])) + narrow_bytes(caps, node->inputs[0], node->inputs[2]);
+LK_CPU_SCRATCH(lora_linear_backward) {
+    return lk_cpu_lora_backward_space_of(NULL, has_pairs(caps), node).bytes;
 }
 
 LK_CPU_SCRATCH(attention_backward) { /* rowsum(do o) */
@@ -144,16 +154,21 @@ LK_CPU_SCRATCH(grad_norm) { /* a double per chunk */
     static const lk_cpu_isa isa_##isa = {LK_CPU_NAME(widen, isa), LK_CPU_NAME(narrow, isa)};
 LK_CPU_EACH_ISA(LK_CPU_DEFINE_ISA, )
 
-#define LK_CPU_BF16_BITS (LK_CPU_BIT(AVX512_BF16) | LK_CPU_BIT(NEON_BF16))
+#define LK_CPU_DEFINE_SCRATCH(isa, features, unused)                               \
+    static size_t scratch_##isa(const lk_device_caps *caps, const lk_node *node) { \
+        return scratch_bytes(caps, features, node);                                \
+    }
+LK_CPU_EACH_ISA(LK_CPU_DEFINE_SCRATCH, )
+
 #define LK_CPU_COST_OF(features) \
-    ((features) == 0 ? cost_generic : ((features)&LK_CPU_BF16_BITS) != 0 ? cost_bf16 : cost)
+    ((features) == 0 ? cost_generic : ((features)&LK_CPU_PAIR_FEATURES) != 0 ? cost_bf16 : cost)
 #define LK_CPU_ROW(isa, features, OP, name, in_place) \
     {"cpu_" #name "_" #isa,                           \
      LK_OP_##OP,                                      \
      features,                                        \
      supports,                                        \
      LK_CPU_COST_OF(features),                        \
-     scratch_bytes,                                   \
+     scratch_##isa,                                   \
      in_place,                                        \
      (void (*)(void))LK_CPU_NAME(name, isa),          \
      &isa_##isa},

@@ -57,10 +57,7 @@ static lk_status prepare(lk_cpu_device *device, lk_arena *arena, const lk_comman
     }
     void **outputs = pointers + node->num_inputs;
     char *scratch = pointer_to(&source->scratch), *cursor = scratch;
-    const lk_cpu_op *op = lk_cpu_op_of(node->op);
-    if (op->scratch != NULL) {
-        cursor += (op->scratch(&device->device.caps, node) + 63) / 64 * 64;
-    }
+    cursor += lk_cpu_own_scratch(&device->device.caps, source->kernel->required_features, node);
     for (int i = 0; i < node->num_inputs; i++) {
         pointers[i] = node->inputs[i] != NULL ? pointer_to(&source->inputs[i]) : NULL;
         convert(item, node, i, false, &pointers[i], &cursor);

@@ -23,13 +23,14 @@ void op_instance_free(op_instance *instance);
 /* What went wrong, or "" */
 typedef struct op_verdict {
     char problem[256];
-    double error; /* largest, relative to the largest magnitude of the output */
+    double error;     /* largest, relative to the largest magnitude of the output */
+    double tolerance; /* of fp32 outputs */
 } op_verdict;
 
 /* Runs `kernel` on the device with every buffer between sentinels and every output filled with NaN first, twice (the
  * bits must agree), and in place where the kernel says it may. */
 lk_status op_instance_check(const op_instance *instance, lk_device *device, const lk_kernel *kernel,
                             op_verdict *verdict);
-double op_case_tolerance(const op_case *self, const lk_node *node);
+double op_case_tolerance(const op_case *self, const lk_node *node, const lk_kernel *kernel);
 
 #endif

@@ -12,6 +12,8 @@ void LK_CPU(matmul)(const lk_cpu_call *call) {
         lk_cpu_term_of(call->inputs[A], matmul->transpose_a, a->shape[1], call->inputs[B], b->dtype,
                        matmul->transpose_b, b->shape[1], matmul->alpha, a->shape[matmul->transpose_a ? 0 : 1]);
     gemm.addend = lk_has_input(node, C) ? call->inputs[C] : NULL;
-    LK_CPU(gemm_narrow)(call, &gemm, call->scratch);
+    if (!matmul->transpose_a && matmul->alpha == 1.0f) {
+        LK_CPU(gemm_operand)(call, &gemm, call->inputs[A], LK_DTYPE_F32, call->scratch);
+    }
     LK_CPU(gemm)(call, &gemm);
 }

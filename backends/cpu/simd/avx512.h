@@ -84,6 +84,11 @@ static inline vf vf_load_bf16(const uint16_t *p) {
     __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
+#if defined(__AVX512BF16__)
+static inline void vf_store_bf16(uint16_t *p, vf x) {
+    _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)_mm512_cvtneps_pbh(x));
+}
+#else
 static inline void vf_store_bf16(uint16_t *p, vf x) {
     __m512i bits = _mm512_castps_si512(x);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -92,6 +97,7 @@ static inline void vf_store_bf16(uint16_t *p, vf x) {
     __m512i result = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded, quiet);
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(result));
 }
+#endif
 static inline vf vf_load_f16(const uint16_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
@@ -145,6 +151,11 @@ static inline vp vp_set1(const uint16_t *p) {
 static inline vp vp_round(vf a, vf b) {
     __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a));
     __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(b));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+static inline vp vp_join(const uint16_t *p, const uint16_t *q) {
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)q));
     return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 static inline vf vp_dot(vp x, vp y, vf c) {

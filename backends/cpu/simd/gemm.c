@@ -51,37 +51,20 @@ const tile_function tile_table[2][TILE_ROWS][TILE_VECTORS] = {ROWS_OF(), ROWS_OF
 
 /* ---- packing ---- */
 
-/* A product's memory: a panel of B, one of the update's B, and rows of A that are far apart where they stand. */
-enum { PANEL_K = 2048, UPDATE_K = 512 };
+/* A product's memory: a panel of B, one of the update's B, rows of A that are far apart where they stand, and what a
+ * product of several panels has summed so far if C is in 16 bits. */
+enum { PANEL_K = 2048, UPDATE_K = 512, PARTIAL_ROWS = 256 };
 typedef struct workspace {
-    float *panel, *update, *rows;
+    float *panel, *update, *rows, *partial;
 } workspace;
 
-_Static_assert((PANEL_K * TILE_COLUMNS + UPDATE_K * TILE_COLUMNS + PANEL_K * TILE_ROWS) * sizeof(float) <=
+_Static_assert(((PANEL_K + UPDATE_K + PARTIAL_ROWS) * TILE_COLUMNS + PANEL_K * TILE_ROWS) * sizeof(float) <=
                    LK_CPU_GEMM_BYTES,
                "a worker's memory holds the panels");
 
 static workspace divide(void *memory) {
-    float *start = memory;
-    return (workspace){start, start + PANEL_K * TILE_COLUMNS, start + (PANEL_K + UPDATE_K) * TILE_COLUMNS};
-}
-
-static size_t size_of(lk_dtype dtype) {
-    return dtype == LK_DTYPE_F32 ? 4 : 2;
-}
-
-static inline vf load_as(const void *p, lk_dtype dtype, int lanes) {
-    if (dtype == LK_DTYPE_F32) {
-        return vf_get(p, lanes);
-    }
-    uint16_t padded[VF_WIDTH] = {0};
-    if (lanes < VF_WIDTH) {
-        for (int i = 0; i < lanes; i++) {
-            padded[i] = ((const uint16_t *)p)[i];
-        }
-        p = padded;
-    }
-    return dtype == LK_DTYPE_BF16 ? vf_load_bf16(p) : vf_load_f16(p);
+    float *panel = memory, *update = panel + PANEL_K * TILE_COLUMNS, *partial = update + UPDATE_K * TILE_COLUMNS;
+    return (workspace){panel, update, partial + PARTIAL_ROWS * TILE_COLUMNS, partial};
 }
 
 static inline float element_as(const void *p, lk_dtype dtype) {
@@ -95,13 +78,11 @@ static inline float element_as(const void *p, lk_dtype dtype) {
 /* Rows of B stand one after the other in the panel: columns [column, column + columns), padded with zeros to whole
  * vectors. */
 static void pack_rows(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns, float *panel) {
-    const char *b = term->b;
-    size_t size = size_of(term->b_dtype);
     vf scale = vf_set1(term->scale);
     for (int64_t p = 0; p < k; p++, panel += TILE_COLUMNS) {
-        const char *line = b + (size_t)((first_k + p) * term->b_k + column) * size;
+        int64_t line = (first_k + p) * term->b_k + column;
         for (int j = 0; j < columns; j += VF_WIDTH) {
-            vf x = load_as(line + (size_t)j * size, term->b_dtype, LK_MIN(columns - j, VF_WIDTH));
+            vf x = vf_read(term->b, term->b_dtype, line + j, LK_MIN(columns - j, VF_WIDTH));
             vf_store(panel + j, vf_mul(x, scale));
         }
     }
@@ -109,8 +90,6 @@ static void pack_rows(const lk_cpu_term *term, int64_t first_k, int64_t k, int64
 
 static void pack_transposed(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns,
                             float *panel) {
-    const char *b = term->b;
-    size_t size = size_of(term->b_dtype);
     vf scale = vf_set1(term->scale);
     for (int j = 0; j < columns; j += VF_WIDTH) {
         int wide = LK_MIN(columns - j, VF_WIDTH);
@@ -118,8 +97,8 @@ static void pack_transposed(const lk_cpu_term *term, int64_t first_k, int64_t k,
             int deep = (int)LK_MIN(k - p, (int64_t)VF_WIDTH);
             vf block[VF_WIDTH];
             for (int i = 0; i < VF_WIDTH; i++) {
-                const char *line = b + (size_t)((column + j + i) * term->b_column + first_k + p) * size;
-                block[i] = i < wide ? vf_mul(load_as(line, term->b_dtype, deep), scale) : vf_zero();
+                int64_t line = (column + j + i) * term->b_column + first_k + p;
+                block[i] = i < wide ? vf_mul(vf_read(term->b, term->b_dtype, line, deep), scale) : vf_zero();
             }
             vf_transpose(block);
             for (int i = 0; i < deep; i++) {
@@ -131,12 +110,11 @@ static void pack_transposed(const lk_cpu_term *term, int64_t first_k, int64_t k,
 
 static void pack_strided(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns,
                          float *panel) {
-    const char *b = term->b;
-    size_t size = size_of(term->b_dtype);
     for (int64_t p = 0; p < k; p++, panel += TILE_COLUMNS) {
         for (int j = 0; j < TILE_COLUMNS; j++) {
             int64_t at = (first_k + p) * term->b_k + (column + j) * term->b_column;
-            panel[j] = j < columns ? term->scale * element_as(b + (size_t)at * size, term->b_dtype) : 0.0f;
+            const void *element = vf_at(term->b, term->b_dtype, at);
+            panel[j] = j < columns ? term->scale * element_as(element, term->b_dtype) : 0.0f;
         }
     }
 }
@@ -155,13 +133,19 @@ static void pack(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t co
 #if VF_PAIRS
 static void pack_pairs_rows(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns,
                             uint32_t *panel) {
+    static const uint16_t zeros[VF_WIDTH];
     const uint16_t *b = (const uint16_t *)term->b + first_k * term->b_k + column;
+    int whole = columns / VF_WIDTH * VF_WIDTH;
     for (int64_t p = 0; p < k; p += 2, b += 2 * term->b_k, panel += TILE_COLUMNS) {
-        for (int j = 0; j < columns; j += VF_WIDTH) {
-            int lanes = LK_MIN(columns - j, VF_WIDTH);
-            vf low = load_as(b + j, LK_DTYPE_BF16, lanes);
-            vp_store(panel + j,
-                     vp_round(low, p + 1 < k ? load_as(b + term->b_k + j, LK_DTYPE_BF16, lanes) : vf_zero()));
+        bool last = p + 1 == k;
+        for (int j = 0; j < whole; j += VF_WIDTH) {
+            vp_store(panel + j, vp_join(b + j, last ? zeros : b + term->b_k + j));
+        }
+        for (int j = whole; j < columns; j++) {
+            panel[j] = b[j] | (last ? 0u : (uint32_t)b[term->b_k + j] << 16);
+        }
+        for (int j = columns; j % VF_WIDTH != 0; j++) {
+            panel[j] = 0;
         }
     }
 }
@@ -191,11 +175,31 @@ static void pack_pairs_transposed(const lk_cpu_term *term, int64_t first_k, int6
     }
 }
 
-static void pack_pairs(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns, float *panel) {
-    if (term->b_column == 1) {
-        pack_pairs_rows(term, first_k, k, column, columns, (uint32_t *)(void *)panel);
+/* From any type: by way of fp32. */
+static void pack_pairs_rounded(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns,
+                               const workspace *space, uint32_t *panel) {
+    for (int64_t p = 0; p < k; p += UPDATE_K) {
+        int64_t depth = LK_MIN(k - p, (int64_t)UPDATE_K);
+        pack(term, first_k + p, depth, column, columns, space->update);
+        for (int64_t i = 0; i < depth; i += 2, panel += TILE_COLUMNS) {
+            const float *low = space->update + i * TILE_COLUMNS, *high = low + TILE_COLUMNS;
+            for (int j = 0; j < columns; j += VF_WIDTH) {
+                vp_store(panel + j, vp_round(vf_load(low + j), i + 1 < depth ? vf_load(high + j) : vf_zero()));
+            }
+        }
+    }
+}
+
+static void pack_pairs(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns,
+                       const workspace *space, float *panel) {
+    uint32_t *pairs = (uint32_t *)(void *)panel;
+    bool plain = term->b_dtype == LK_DTYPE_BF16 && term->scale == 1.0f;
+    if (plain && term->b_column == 1) {
+        pack_pairs_rows(term, first_k, k, column, columns, pairs);
+    } else if (plain && term->b_k == 1) {
+        pack_pairs_transposed(term, first_k, k, column, columns, pairs);
     } else {
-        pack_pairs_transposed(term, first_k, k, column, columns, (uint32_t *)(void *)panel);
+        pack_pairs_rounded(term, first_k, k, column, columns, space, pairs);
     }
 }
 #endif
@@ -219,8 +223,12 @@ static void add_update(const lk_cpu_term *update, int64_t first_k, int64_t k, in
 /* ---- one panel of columns ---- */
 
 /* A transposed A is read at one short piece per k: fetched once into place, it costs less than in every tile. */
-static bool far_apart(const lk_cpu_term *term, int64_t rows) {
-    return term->a_row == 1 && term->a_k > 64 && rows > TILE_ROWS;
+static bool far_apart(const tile_segment *segment, int64_t rows) {
+    return segment->a_row == 1 && segment->a_k > 64 && rows > TILE_ROWS;
+}
+
+static void *output_at(void *c, lk_dtype dtype, int64_t i) {
+    return (char *)c + i * (dtype == LK_DTYPE_F32 ? 4 : 2);
 }
 
 static void gather_rows(const tile_segment *from, int rows, float *to) {
@@ -231,9 +239,9 @@ static void gather_rows(const tile_segment *from, int rows, float *to) {
     }
 }
 
-/* Runs all tiles of the panel over the given segments. a[s] is the first row's A of segment s. */
-static void run_tiles(const lk_cpu_gemm *gemm, lk_range rows, tile_job *job, const bool *gather, float *gathered,
-                      const float *addend, int64_t column) {
+/* Runs all tiles of the panel over the given segments; the job's pointers are those of rows.begin. */
+static void run_tiles(lk_range rows, tile_job *job, const bool *gather, float *gathered) {
+    const tile_job first = *job;
     const float *a[2] = {job->segments[0].a, job->segments[1].a};
     const uint16_t *pairs[2] = {job->pairs[0], job->pairs[1]};
     int64_t a_row[2] = {job->segments[0].a_row, job->segments[1].a_row};
@@ -258,8 +266,8 @@ static void run_tiles(const lk_cpu_gemm *gemm, lk_range rows, tile_job *job, con
                 place += segment->k * TILE_ROWS;
             }
         }
-        job->c = gemm->c + i * gemm->c_row + column;
-        job->addend = addend != NULL ? addend + i * gemm->c_row + column : NULL;
+        job->c = output_at(first.c, first.c_dtype, (i - rows.begin) * first.c_row);
+        job->addend = first.addend != NULL ? first.addend + (i - rows.begin) * first.addend_row : NULL;
         tile(count, job);
     }
 }
@@ -269,65 +277,101 @@ static bool usable_in_place(const lk_cpu_term *term) {
     return term->b_column == 1 && term->b_dtype == LK_DTYPE_F32 && term->scale == 1.0f;
 }
 
-static void run_panel(const lk_cpu_gemm *gemm, lk_range rows, int64_t column, int columns, const workspace *space) {
-    bool few_rows = rows.end - rows.begin <= 2 * TILE_ROWS && gemm->update == NULL;
-    const float *addend = gemm->addend, *bias = gemm->bias;
-    int64_t done = 0; /* of the current term's k */
-    for (int t = 0; t < gemm->num_terms || t == 0;) {
-        tile_job job = {.c_row = gemm->c_row, .addend_row = gemm->c_row, .columns = columns, .padded = true};
-        job.bias = bias != NULL ? bias + column : NULL;
-        bool gather[2] = {false, false};
-        int64_t room = PANEL_K;
-        while (t < gemm->num_terms && job.num_segments < 2 && (job.num_segments == 0 || gemm->terms[t].k <= room)) {
-            const lk_cpu_term *term = &gemm->terms[t];
-            int64_t k = LK_MIN(term->k - done, room);
-            tile_segment *segment = &job.segments[job.num_segments];
-            float *panel = space->panel + (PANEL_K - room) * TILE_COLUMNS;
-            *segment = (tile_segment){term->a + done * term->a_k, term->a_row, term->a_k, panel, TILE_COLUMNS, k};
-            gather[job.num_segments] = term->narrow == NULL && far_apart(term, rows.end - rows.begin);
+/* Rows of a panel that a term takes: pairs are one row. */
+static int64_t depth_of(const lk_cpu_term *term) {
+    return term->narrow != NULL ? (term->k + 1) / 2 : term->k;
+}
+
+static bool is_one_pass(const lk_cpu_gemm *gemm) {
+    int64_t depth = 0;
+    for (int t = 0; t < gemm->num_terms; t++) {
+        depth += depth_of(&gemm->terms[t]);
+    }
+    return depth <= PANEL_K;
+}
+
+/* Packs as much of the product's terms as a panel holds, from where *t and *done say, and sets the job's segments. */
+static void pack_segments(const lk_cpu_gemm *gemm, bool few_rows, int64_t column, int columns, const workspace *space,
+                          int *t, int64_t *done, tile_job *job) {
+    int64_t room = PANEL_K;
+    while (*t < gemm->num_terms && job->num_segments < 2 &&
+           (job->num_segments == 0 || depth_of(&gemm->terms[*t]) <= room)) {
+        const lk_cpu_term *term = &gemm->terms[*t];
+        int64_t k = LK_MIN(term->k - *done, term->narrow != NULL ? 2 * room : room);
+        tile_segment *segment = &job->segments[job->num_segments];
+        float *panel = space->panel + (PANEL_K - room) * TILE_COLUMNS;
+        *segment = (tile_segment){term->a, term->a_row, term->a_k, panel, TILE_COLUMNS, k};
 #if VF_PAIRS
-            if (term->narrow != NULL) {
-                *segment = (tile_segment){NULL, term->narrow_row, 2, panel, TILE_COLUMNS, (k + 1) / 2};
-                job.pairs[job.num_segments] = term->narrow + done;
-                pack_pairs(term, done, k, column, columns, panel);
-            } else
+        if (term->narrow != NULL) {
+            *segment = (tile_segment){NULL, term->narrow_row, term->narrow_pair, panel, TILE_COLUMNS, (k + 1) / 2};
+            job->pairs[job->num_segments] = term->narrow + *done / 2 * term->narrow_pair;
+            pack_pairs(term, *done, k, column, columns, space, panel);
+        } else
 #endif
-                if (few_rows && usable_in_place(term)) {
-                segment->b = (const float *)term->b + done * term->b_k + column;
-                segment->b_k = term->b_k;
-                job.padded = false;
-            } else {
-                pack(term, done, k, column, columns, panel);
-                if (t == 0 && gemm->update != NULL) {
-                    add_update(gemm->update, done, k, column, columns, space);
-                }
+            if (few_rows && usable_in_place(term)) {
+            segment->a += *done * term->a_k;
+            segment->b = (const float *)term->b + *done * term->b_k + column;
+            segment->b_k = term->b_k;
+            job->padded = false;
+        } else {
+            segment->a += *done * term->a_k;
+            pack(term, *done, k, column, columns, panel);
+            if (*t == 0 && gemm->update != NULL) {
+                add_update(gemm->update, *done, k, column, columns, space);
             }
-            job.num_segments++;
-            room -= k;
-            done += k;
-            if (done < term->k) {
-                break;
-            }
-            t++;
-            done = 0;
         }
-        run_tiles(gemm, rows, &job, gather, space->rows, addend, column);
-        addend = gemm->c;
-        bias = NULL;
-        if (gemm->num_terms == 0) {
+        job->num_segments++;
+        room -= segment->k;
+        *done += k;
+        if (*done < term->k) {
             return;
         }
+        ++*t;
+        *done = 0;
+    }
+}
+
+/* At most PARTIAL_ROWS rows if C is in 16 bits and one pass is not enough. */
+static void run_panel(const lk_cpu_gemm *gemm, lk_range rows, int64_t column, int columns, const workspace *space) {
+    bool few_rows = rows.end - rows.begin <= 2 * TILE_ROWS && gemm->update == NULL;
+    int64_t at = rows.begin * gemm->c_row + column, done = 0;
+    void *c = output_at(gemm->c, gemm->c_dtype, at);
+    bool in_place = gemm->c_dtype == LK_DTYPE_F32;
+    tile_job job = {.c_row = gemm->c_row, .addend_row = gemm->c_row, .columns = columns};
+    job.addend = gemm->addend != NULL ? gemm->addend + at : NULL;
+    job.bias = gemm->bias != NULL ? gemm->bias + column : NULL;
+    for (int t = 0; t < gemm->num_terms || t == 0;) {
+        job.num_segments = 0;
+        job.padded = true;
+        job.pairs[0] = job.pairs[1] = NULL;
+        pack_segments(gemm, few_rows, column, columns, space, &t, &done, &job);
+        bool gather[2] = {false, false};
+        for (int s = 0; s < job.num_segments; s++) {
+            gather[s] = job.pairs[s] == NULL && far_apart(&job.segments[s], rows.end - rows.begin);
+        }
+        bool last = t >= gemm->num_terms;
+        job.c = last || in_place ? c : space->partial;
+        job.c_dtype = last ? gemm->c_dtype : LK_DTYPE_F32;
+        job.c_row = last || in_place ? gemm->c_row : TILE_COLUMNS;
+        tile_job tiles = job;
+        run_tiles(rows, &tiles, gather, space->rows);
+        if (last) {
+            return;
+        }
+        job.addend = job.c;
+        job.addend_row = job.c_row;
+        job.bias = NULL;
     }
 }
 
 /* ---- few rows times a transposed matrix: sums along k, since packing would cost more than the product ---- */
 
-enum { DOT_ROWS = 4, DOT_COLUMNS = 4 };
+enum { DOT_ROWS = LK_CPU_DOT_ROWS, DOT_COLUMNS = 4 };
 
 static bool is_dot(const lk_cpu_gemm *gemm, lk_range rows) {
     bool dot = rows.end - rows.begin <= DOT_ROWS && gemm->update == NULL && gemm->num_terms > 0;
     for (int t = 0; t < gemm->num_terms; t++) {
-        dot = dot && gemm->terms[t].a_k == 1 && gemm->terms[t].b_k == 1;
+        dot = dot && gemm->terms[t].narrow == NULL && gemm->terms[t].a_k == 1 && gemm->terms[t].b_k == 1;
     }
     return dot;
 }
@@ -392,9 +436,9 @@ static void run_dots(const lk_cpu_gemm *gemm, lk_range rows, lk_range columns, f
                 int64_t b_row = term->b_column;
                 if (term->b_dtype != LK_DTYPE_F32) {
                     for (int j = 0; j < wide; j++) {
-                        const uint16_t *line = (const uint16_t *)term->b + (column + j) * term->b_column + done;
+                        int64_t line = (column + j) * term->b_column + done;
                         VF_FOR(p, lanes, k,
-                               vf_store(memory + j * PANEL_K + p, load_as(line + p, term->b_dtype, lanes)););
+                               vf_store(memory + j * PANEL_K + p, vf_read(term->b, term->b_dtype, line + p, lanes)););
                     }
                     b = memory;
                     b_row = PANEL_K;
@@ -406,8 +450,12 @@ static void run_dots(const lk_cpu_gemm *gemm, lk_range rows, lk_range columns, f
         for (int i = 0; i < count; i++) {
             int64_t at = (rows.begin + i) * gemm->c_row + column;
             for (int j = 0; j < wide; j++) {
-                float sum = total[i][j] + (gemm->bias != NULL ? gemm->bias[column + j] : 0.0f);
-                gemm->c[at + j] = sum + (gemm->addend != NULL ? gemm->addend[at + j] : 0.0f);
+                total[i][j] += gemm->bias != NULL ? gemm->bias[column + j] : 0.0f;
+                total[i][j] += gemm->addend != NULL ? gemm->addend[at + j] : 0.0f;
+            }
+            for (int j = 0; j < wide; j += VF_WIDTH) {
+                int lanes = LK_MIN(wide - j, VF_WIDTH);
+                vf_write(gemm->c, gemm->c_dtype, at + j, vf_get(&total[i][j], lanes), lanes);
             }
         }
     }
@@ -417,7 +465,8 @@ static void run_dots(const lk_cpu_gemm *gemm, lk_range rows, lk_range columns, f
 
 #if VF_WIDTH == 1
 static bool is_blas(const lk_cpu_gemm *gemm, lk_range rows) {
-    bool blas = gemm->update == NULL && gemm->num_terms > 0 && rows.end - rows.begin > 1;
+    bool blas =
+        gemm->update == NULL && gemm->num_terms > 0 && rows.end - rows.begin > 1 && gemm->c_dtype == LK_DTYPE_F32;
     for (int t = 0; t < gemm->num_terms; t++) {
         const lk_cpu_term *term = &gemm->terms[t];
         blas = blas && term->b_dtype == LK_DTYPE_F32 && (term->a_row == 1 || term->a_k == 1) &&
@@ -428,7 +477,7 @@ static bool is_blas(const lk_cpu_gemm *gemm, lk_range rows) {
 
 static void run_blas(const lk_cpu_gemm *gemm, lk_range rows, lk_range columns) {
     int64_t m = rows.end - rows.begin, n = columns.end - columns.begin;
-    float *c = gemm->c + rows.begin * gemm->c_row + columns.begin;
+    float *c = (float *)gemm->c + rows.begin * gemm->c_row + columns.begin;
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             float start =
@@ -466,8 +515,13 @@ void LK_CPU(gemm_part)(const lk_cpu_gemm *gemm, lk_range rows, lk_range columns,
     }
 #endif
     workspace space = divide(memory);
+    bool whole = gemm->c_dtype == LK_DTYPE_F32 || is_one_pass(gemm);
+    int64_t step = whole ? rows.end - rows.begin : PARTIAL_ROWS;
     for (int64_t column = columns.begin; column < columns.end; column += TILE_COLUMNS) {
-        run_panel(gemm, rows, column, (int)LK_MIN(columns.end - column, (int64_t)TILE_COLUMNS), &space);
+        for (int64_t row = rows.begin; row < rows.end; row += step) {
+            run_panel(gemm, (lk_range){row, LK_MIN(row + step, rows.end)}, column,
+                      (int)LK_MIN(columns.end - column, (int64_t)TILE_COLUMNS), &space);
+        }
     }
 }
 
@@ -495,44 +549,75 @@ void LK_CPU(gemm_task)(const lk_cpu_gemm *gemm, lk_cpu_gemm_grid grid, int task,
     LK_CPU(gemm_part)(gemm, rows, columns, memory);
 }
 
-/* Rows of A rounded to bf16, filled up with zeros to a multiple of 32. */
-#if VF_PAIRS
-typedef struct narrow_job {
-    const lk_cpu_term *term;
-    uint16_t *to;
-    int64_t rows, row;
-    int tasks;
-} narrow_job;
+/* ---- A in the type that the product takes ---- */
 
-static void narrow_task(void *argument, int task, int worker) {
-    (void)worker;
-    const narrow_job *job = argument;
-    const lk_cpu_term *term = job->term;
-    lk_range range = lk_split(job->rows, 1, job->tasks, task);
-    for (int64_t i = range.begin; i < range.end; i++) {
-        uint16_t *to = job->to + i * job->row;
-        LK_CPU(narrow)(to, term->a + i * term->a_row, LK_DTYPE_BF16, term->k);
-        memset(to + term->k, 0, (size_t)(job->row - term->k) * sizeof *to);
+void LK_CPU(narrow_rows)(uint16_t *to, const float *from, int64_t rows, int64_t k) {
+    int64_t row = lk_cpu_narrow_row(k);
+    for (int64_t i = 0; i < rows; i++) {
+        LK_CPU(narrow)(to + i * row, from + i * k, LK_DTYPE_BF16, k);
+        if (row > k) {
+            to[i * row + k] = 0;
+        }
     }
 }
-#endif
 
-void LK_CPU(gemm_narrow)(const lk_cpu_call *call, lk_cpu_gemm *gemm, void *memory) {
-#if VF_PAIRS
-    lk_cpu_term *term = &gemm->terms[0];
-    if (gemm->num_terms > 0 && term->b_dtype == LK_DTYPE_BF16 && term->a_k == 1 && term->scale == 1.0f &&
-        gemm->update == NULL && gemm->m > DOT_ROWS && (term->b_column == 1 || term->b_k == 1)) {
-        narrow_job job = {term, memory, gemm->m, (term->k + 31) / 32 * 32, 0};
-        job.tasks = lk_cpu_tasks(call, gemm->m, 6.0 * (double)(gemm->m * term->k));
-        lk_pool_run(call->pool, narrow_task, &job, job.tasks);
-        term->narrow = memory;
-        term->narrow_row = job.row;
+void LK_CPU(pair_rows)(uint16_t *to, const float *from, int64_t rows, int64_t k) {
+    for (int64_t i = 0; i < rows; i += 2, to += 2 * k) {
+        const float *even = from + i * k, *odd = i + 1 < rows ? even + k : NULL;
+        for (int64_t j = 0; j < k; j++) {
+            to[2 * j] = lk_f32_to_bf16(even[j]);
+            to[2 * j + 1] = odd != NULL ? lk_f32_to_bf16(odd[j]) : 0;
+        }
     }
-#else
-    (void)call;
-    (void)gemm;
-    (void)memory;
-#endif
+}
+
+typedef struct operand_job {
+    const void *from;
+    void *to;
+    lk_dtype dtype;
+    bool narrow;
+    int64_t rows, k;
+    int tasks;
+} operand_job;
+
+static void operand_task(void *argument, int task, int worker) {
+    (void)worker;
+    const operand_job *job = argument;
+    lk_range range = lk_split(job->rows, 1, job->tasks, task);
+    int64_t row = job->narrow ? lk_cpu_narrow_row(job->k) : job->k, count = range.end - range.begin;
+    const void *from = vf_at(job->from, job->dtype, range.begin * job->k);
+    if (!job->narrow) {
+        LK_CPU(widen)((float *)job->to + range.begin * row, from, job->dtype, count * job->k);
+    } else if (job->dtype == LK_DTYPE_F32) {
+        LK_CPU(narrow_rows)((uint16_t *)job->to + range.begin * row, from, count, job->k);
+    } else {
+        for (int64_t i = range.begin; i < range.end; i++) {
+            uint16_t *to = (uint16_t *)job->to + i * row;
+            for (int64_t j = 0; j < row; j++) {
+                const void *element = vf_at(job->from, job->dtype, i * job->k + j);
+                to[j] = j < job->k ? lk_f32_to_bf16(element_as(element, job->dtype)) : 0;
+            }
+        }
+    }
+}
+
+void LK_CPU(gemm_operand)(const lk_cpu_call *call, lk_cpu_gemm *gemm, const void *a, lk_dtype a_dtype, void *memory) {
+    lk_cpu_term *term = &gemm->terms[0];
+    bool narrow = lk_cpu_multiplies_bf16(VF_PAIRS, term->b_dtype, gemm->m) && gemm->update == NULL;
+    bool in_place = narrow ? a_dtype == LK_DTYPE_BF16 && term->k % 2 == 0 : a_dtype == LK_DTYPE_F32;
+    if (!in_place) {
+        operand_job job = {a, memory, a_dtype, narrow, gemm->m, term->k, 0};
+        job.tasks = lk_cpu_tasks(call, gemm->m, 6.0 * (double)(gemm->m * term->k));
+        lk_pool_run(call->pool, operand_task, &job, job.tasks);
+        a = memory;
+    }
+    if (narrow) {
+        term->narrow = a;
+        term->narrow_row = lk_cpu_narrow_row(term->k);
+        term->narrow_pair = 2;
+    } else {
+        term->a = a;
+    }
 }
 
 typedef struct gemm_job {

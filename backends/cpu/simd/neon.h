@@ -126,6 +126,9 @@ static inline vp vp_round(vf a, vf b) {
     uint16x4_t low = vreinterpret_u16_bf16(vcvt_bf16_f32(a)), high = vreinterpret_u16_bf16(vcvt_bf16_f32(b));
     return vorrq_u32(vmovl_u16(low), vshll_n_u16(high, 16));
 }
+static inline vp vp_join(const uint16_t *p, const uint16_t *q) {
+    return vorrq_u32(vmovl_u16(vld1_u16(p)), vshll_n_u16(vld1_u16(q), 16));
+}
 static inline vf vp_dot(vp x, vp y, vf c) {
     return vbfdotq_f32(c, vreinterpretq_bf16_u32(x), vreinterpretq_bf16_u32(y));
 }

@@ -6,7 +6,8 @@
  *   vf_sum vf_maximum (over lanes, in a fixed order)
  *   vf_load_bf16 vf_load_f16 vf_store_bf16 vf_store_f16 (to even), vf_transpose (VF_WIDTH rows, in place)
  * and, with VF_PAIRS, where the processor multiplies bf16 itself: a `vp` holds VF_WIDTH pairs of bf16,
- *   vp_load vp_store, vp_set1 (one pair, of any alignment, in all lanes), vp_round(a, b) (a pair per lane, from both)
+ *   vp_load vp_store, vp_set1 (one pair, of any alignment, in all lanes), vp_round(a, b) (a pair per lane, from both),
+ *   vp_join(p, q) (the same from bf16 in memory)
  *   vp_dot(x, y, c) = c + x[0] y[0] + x[1] y[1] in each lane. Numbers below the normal range count as zero in these.
  * Kernels are written in it once, and compiled for each instruction set. */
 #ifndef LK_CPU_SIMD_H
@@ -18,6 +19,7 @@
 #include <string.h>
 
 #include "core/base/float16.h"
+#include "lorikeet.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "backends/cpu/simd/avx512.h"
@@ -119,6 +121,42 @@ static inline void vf_put(float *p, vf x, int lanes) {
         vf_store(p, x);
     } else {
         vf_store_n(p, x, lanes);
+    }
+}
+
+/* Element i and those after it, in any of F32, BF16 and F16. */
+static inline const void *vf_at(const void *p, lk_dtype dtype, int64_t i) {
+    return (const char *)p + i * (dtype == LK_DTYPE_F32 ? 4 : 2);
+}
+
+static inline vf vf_read(const void *p, lk_dtype dtype, int64_t i, int lanes) {
+    if (dtype == LK_DTYPE_F32) {
+        return vf_get((const float *)p + i, lanes);
+    }
+    const uint16_t *halves = (const uint16_t *)p + i;
+    uint16_t padded[VF_WIDTH] = {0};
+    if (lanes < VF_WIDTH) {
+        for (int j = 0; j < lanes; j++) {
+            padded[j] = halves[j];
+        }
+        halves = padded;
+    }
+    return dtype == LK_DTYPE_BF16 ? vf_load_bf16(halves) : vf_load_f16(halves);
+}
+
+static inline void vf_write(void *p, lk_dtype dtype, int64_t i, vf x, int lanes) {
+    if (dtype == LK_DTYPE_F32) {
+        vf_put((float *)p + i, x, lanes);
+        return;
+    }
+    uint16_t padded[VF_WIDTH], *halves = lanes == VF_WIDTH ? (uint16_t *)p + i : padded;
+    if (dtype == LK_DTYPE_BF16) {
+        vf_store_bf16(halves, x);
+    } else {
+        vf_store_f16(halves, x);
+    }
+    for (int j = 0; j < lanes && halves == padded; j++) {
+        ((uint16_t *)p)[i + j] = padded[j];
     }
 }
 

@@ -36,7 +36,8 @@ typedef struct tile_job {
     const float *addend; /* row stride addend_row; NULL: none */
     int64_t addend_row;
     const float *bias; /* NULL: none */
-    float *c;
+    void *c;
+    lk_dtype c_dtype; /* F32, BF16 or F16 */
     int64_t c_row;
     int columns; /* <= TILE_COLUMNS */
     bool padded; /* rows of b may be read up to a multiple of VF_WIDTH beyond `columns` */
@@ -95,7 +96,7 @@ LK_CPU_INLINE void tile_run(const int rows, const int vectors, const bool guarde
             if (job->addend != NULL) {
                 sum[i][j] = vf_add(sum[i][j], vf_get(job->addend + i * job->addend_row + j * VF_WIDTH, width));
             }
-            vf_put(job->c + i * job->c_row + j * VF_WIDTH, sum[i][j], width);
+            vf_write(job->c, job->c_dtype, i * job->c_row + j * VF_WIDTH, sum[i][j], width);
         }
     }
 }
