@@ -3,6 +3,8 @@
 
 #include "dispatch/devices.h"
 
+#include "backends/shaders/launch.h"
+
 lk_status lk_devices_of(lk_context *context, const lk_backend *backend, lk_device_caps *caps, int capacity,
                         int *count) {
     LK_TRY(backend->probe(context, caps, capacity, count));
@@ -18,6 +20,17 @@ lk_status lk_devices_of(lk_context *context, const lk_backend *backend, lk_devic
 
 void lk_device_label(const lk_device_caps *caps, char label[LK_DEVICE_LABEL]) {
     snprintf(label, LK_DEVICE_LABEL, "%s:%d", caps->backend, (int)caps->index);
+}
+
+uint64_t lk_device_identity(const lk_device_caps *caps) {
+    uint64_t key = lk_hash64(lk_version(), strlen(lk_version()), 1);
+    for (const lk_shader_text *text = lk_shader_texts; text->name != NULL; text++) {
+        key = lk_hash64(text->text, text->size, key);
+    }
+    key = lk_hash64(caps->backend, strlen(caps->backend), key);
+    key = lk_hash64(&caps->features, sizeof caps->features, key);
+    key = lk_hash64(caps->name, strlen(caps->name), key);
+    return lk_hash64(caps->driver, strlen(caps->driver), key);
 }
 
 bool lk_list_has(const char *list, const char *item) {

@@ -37,6 +37,7 @@ typedef struct lk_selection {
     const lk_kernel *kernel; /* NULL: no row of the backend supports the node */
     double seconds;
     const char *rule; /* "override", "tuned", "cost": what decided */
+    bool tuned;       /* seconds was measured, whatever decided */
 } lk_selection;
 
 /* What may steer the choice besides the estimated costs. */
@@ -46,6 +47,9 @@ typedef struct lk_preferences {
     double (*tuned)(void *user, const lk_device_caps *caps, const lk_kernel *kernel, const lk_node *node);
     /* Whether a kernel that supports the node may be used there: the deny list, and what has failed its check. */
     bool (*allows)(void *user, const lk_device_caps *caps, const lk_kernel *kernel, lk_refusal *why);
+    /* Checks a kernel that was chosen, when it is first used on the device; where it is not sound, allows() refuses it
+     * from then on. A failure of the device is a status. */
+    lk_status (*check)(void *user, lk_device *device, const lk_kernel *kernel, const lk_node *node, bool *sound);
     void *user;
 } lk_preferences;
 
@@ -114,8 +118,10 @@ lk_program_memory lk_program_memory_of(const lk_program *program);
 
 /* What a run is estimated to take, and of it the copies between devices. */
 typedef struct lk_program_estimate {
-    double seconds; /* with the copies */
+    double seconds;         /* with the copies; of what was measured, the measured time */
+    double untuned_seconds; /* as if nothing had been measured */
     double copy_seconds;
+    bool measured; /* every kernel */
     size_t copied_bytes;
     int32_t copies;
 } lk_program_estimate;
@@ -127,6 +133,7 @@ typedef struct lk_placement {
     const lk_kernel *kernel;
     double estimated_seconds, measured_seconds; /* measured: of the last profiled run; 0 before */
     const char *rule;
+    bool tuned; /* estimated_seconds was measured by `lorikeet tune` */
 } lk_placement;
 int32_t lk_program_num_commands(const lk_program *program);
 lk_placement lk_program_placement(const lk_program *program, int32_t index);

@@ -21,6 +21,20 @@ static bool runs_on_main_device(void *user, const lk_node *node) {
     return select_on(user, 0, node).kernel != NULL;
 }
 
+/* Chooses until the kernel that is chosen has passed its check. */
+static lk_status select_sound(const lk_program *program, int32_t device, const lk_node *node, lk_selection *out) {
+    bool checks = program->has_preferences && program->preferences.check != NULL && !program->planned_only;
+    for (bool sound = false; !sound;) {
+        *out = select_on(program, device, node);
+        sound = true;
+        if (checks && out->kernel != NULL) {
+            LK_TRY(program->preferences.check(program->preferences.user, program->devices[device], out->kernel, node,
+                                              &sound));
+        }
+    }
+    return LK_OK;
+}
+
 /* The main device where it can, else the next one that has a kernel. */
 static lk_status place_nodes(lk_program *program) {
     lk_graph *graph = program->graph;
@@ -38,7 +52,7 @@ static lk_status place_nodes(lk_program *program) {
         const lk_node *node = graph->nodes[i];
         lk_selection chosen = {0};
         for (int32_t d = 0; d < program->num_devices && chosen.kernel == NULL; d++) {
-            chosen = select_on(program, d, node);
+            LK_TRY(select_sound(program, d, node, &chosen));
             program->placements[i].device = program->devices[d];
         }
         if (chosen.kernel == NULL) {
@@ -49,6 +63,7 @@ static lk_status place_nodes(lk_program *program) {
         program->placements[i].kernel = chosen.kernel;
         program->placements[i].estimated_seconds = chosen.seconds;
         program->placements[i].rule = chosen.rule;
+        program->placements[i].tuned = chosen.tuned;
     }
     return LK_OK;
 }

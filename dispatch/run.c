@@ -102,9 +102,12 @@ lk_program_memory lk_program_memory_of(const lk_program *program) {
 lk_program_estimate lk_program_estimate_of(const lk_program *program) {
     /* of a copy between memories: what buses commonly reach, and the round trip */
     static const double bytes_per_second = 1e10, round_trip = 2e-5;
-    lk_program_estimate estimate = {0};
+    lk_program_estimate estimate = {.measured = true};
     for (int32_t i = 0; i < program->num_commands; i++) {
-        estimate.seconds += program->placements[i].estimated_seconds;
+        const lk_placement *placement = &program->placements[i];
+        estimate.seconds += placement->estimated_seconds;
+        estimate.untuned_seconds += placement->kernel->cost(&placement->device->caps, placement->node);
+        estimate.measured = estimate.measured && placement->tuned;
     }
     for (int32_t s = 0; s < program->num_steps; s++) {
         if (program->steps[s].device < 0) {
@@ -114,6 +117,7 @@ lk_program_estimate lk_program_estimate_of(const lk_program *program) {
     }
     estimate.copy_seconds = estimate.copies * round_trip + (double)estimate.copied_bytes / bytes_per_second;
     estimate.seconds += estimate.copy_seconds;
+    estimate.untuned_seconds += estimate.copy_seconds;
     return estimate;
 }
 

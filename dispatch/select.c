@@ -76,5 +76,5 @@ lk_selection lk_select(const lk_kernel *rows, int num_rows, const lk_device_caps
         *num_candidates = LK_MIN(count, (int)LK_MAX_CANDIDATES);
     }
     const char *rule = best_override >= 0 ? "override" : best.tuned ? "tuned" : "cost";
-    return (lk_selection){best.kernel, best.seconds, rule};
+    return (lk_selection){best.kernel, best.seconds, rule, best.tuned};
 }

@@ -47,13 +47,18 @@ static lk_status add_device(lk_session *session, const lk_device_caps *caps, int
     lk_device **place = &session->devices[session->num_devices];
     LK_TRY(session->planned_only ? describe_device(session, caps, threads, place)
                                  : backend->open(session->context, caps, &options, place));
-    session->num_devices++;
-    return LK_OK;
+    int index = session->num_devices++;
+    LK_TRY(lk_tuned_load(session->context, &(*place)->caps, &session->tuned[index]));
+    return backend->by_drivers ? lk_self_check_create(session->context, caps, &session->checks[index]) : LK_OK;
 }
 
 static void remove_devices(lk_session *session) {
     while (session->num_devices > 0) {
         lk_device *device = session->devices[--session->num_devices];
+        lk_self_check_destroy(session->checks[session->num_devices]);
+        lk_tuned_destroy(session->tuned[session->num_devices]);
+        session->checks[session->num_devices] = NULL;
+        session->tuned[session->num_devices] = NULL;
         if (session->planned_only) {
             lk_free(session->context, device);
         } else {
@@ -90,10 +95,39 @@ static lk_status add_devices(lk_session *session, const lk_device_caps *caps, in
 
 /* ---- sessions ---- */
 
+/* Which of the session's devices this is; -1: none. */
+static int index_of(const lk_session *session, const lk_device_caps *caps) {
+    for (int i = 0; i < session->num_devices; i++) {
+        const lk_device_caps *own = &session->devices[i]->caps;
+        if (own->index == caps->index && strcmp(own->backend, caps->backend) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static double tuned(void *user, const lk_device_caps *caps, const lk_kernel *kernel, const lk_node *node) {
+    const lk_session *session = user;
+    int device = index_of(session, caps);
+    return device >= 0 && session->tuned[device] != NULL ? lk_tuned_find(session->tuned[device], kernel, node) : -1.0;
+}
+
 static bool is_allowed(void *user, const lk_device_caps *caps, const lk_kernel *kernel, lk_refusal *why) {
-    (void)user;
+    const lk_session *session = user;
     const char *denied = lk_denied(caps, kernel->name);
-    return denied == NULL || lk_refuse(why, denied);
+    int device = index_of(session, caps);
+    return denied != NULL ? lk_refuse(why, denied)
+                          : device < 0 || session->checks[device] == NULL ||
+                                lk_self_check_allows(session->checks[device], kernel, why);
+}
+
+static lk_status check(void *user, lk_device *device, const lk_kernel *kernel, const lk_node *node, bool *sound) {
+    lk_session *session = user;
+    int index = index_of(session, &device->caps);
+    *sound = true;
+    return index >= 0 && session->checks[index] != NULL
+               ? lk_self_check_kernel(session->checks[index], device, kernel, node, sound)
+               : LK_OK;
 }
 
 static lk_status make(lk_context *context, const lk_session_options *chosen, bool planned_only, lk_session **out) {
@@ -108,6 +142,8 @@ static lk_status make(lk_context *context, const lk_session_options *chosen, boo
     session->context = context;
     session->planned_only = planned_only;
     session->preferences.allows = is_allowed;
+    session->preferences.check = check;
+    session->preferences.tuned = tuned;
     session->preferences.user = session;
     if (chosen->kernels != NULL && chosen->kernels[0] != '\0') {
         session->kernels = lk_strdup(context, chosen->kernels);

@@ -4,10 +4,14 @@
 
 #include "dispatch/devices.h"
 #include "dispatch/program.h"
+#include "dispatch/self_check.h"
+#include "dispatch/tuned.h"
 
 struct lk_session {
     lk_context *context;
     lk_device *devices[LK_MAX_DEVICES]; /* the main one, then fallbacks, the reference last */
+    lk_tuned *tuned[LK_MAX_DEVICES];
+    lk_self_check *checks[LK_MAX_DEVICES]; /* NULL: the kernels are our compiler's */
     int num_devices;
     bool planned_only; /* the devices are described, not open */
     char *kernels;     /* the override list, or NULL */

@@ -484,6 +484,12 @@ LK_API lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_opt
                          const lk_train_options *train, bool json, char **text);
 /* The same of an existing trainer, with the times measured in one more step that leaves its state as it was. */
 LK_API lk_status lk_trainer_profile(lk_trainer *trainer, bool json, char **text);
+/* Measures, on the main device of the model's session, every kernel that fits an operation of a training step, keeps
+ * the times for later sessions, and describes them, as text for people or JSON. Works on a model loaded with plan_only.
+ * progress may be NULL. The text is released by lk_release. */
+LK_API lk_status lk_tune(lk_model *model, lk_adapter *adapter, const lk_data_options *data,
+                         const lk_train_options *train, lk_progress_function progress, void *user, bool json,
+                         char **text);
 
 /* A training step, to choose a device for. Options that are NULL are the defaults. */
 typedef struct lk_workload {

@@ -105,7 +105,8 @@ typedef struct lk_backend {
     const char *summary; /* one line for `lorikeet probe` */
     /* The names of the bits of lk_device_caps.features, from bit 0 on, NULL behind the last; NULL: there are none. */
     const char *const *features;
-    bool unasked; /* taken only when it is named: `auto` passes it over */
+    bool by_drivers; /* its kernels are compiled by drivers, which may be wrong: each is checked before it is trusted */
+    bool unasked;    /* taken only when it is named: `auto` passes it over */
 
     /* Describes up to `capacity` devices and sets *count to how many there are. UNAVAILABLE, with a message that says
      * what is missing and how to get it, when there is none. Must work on machines without any driver. */

@@ -45,6 +45,7 @@ const lk_backend lk_backend_cuda = {
     .struct_size = sizeof(lk_backend),
     .name = "cuda",
     .summary = "NVIDIA GPUs, compute capability 8.0 and newer",
+    .by_drivers = true,
     .probe = lk_cuda_probe,
     .open = lk_cuda_open,
     .close = lk_cuda_close,

@@ -25,6 +25,7 @@ const lk_backend lk_backend_opencl = {
     .struct_size = sizeof(lk_backend),
     .name = "opencl",
     .summary = "OpenCL devices, through the loader found at run time",
+    .by_drivers = true,
     .probe = lk_opencl_probe,
     .open = lk_opencl_open,
     .close = lk_opencl_close,

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "backends/opencl/opencl.h"
-#include "backends/shaders/disk_cache.h"
+#include "core/base/disk_cache.h"
 
 static void options_of(const lk_launch *launch, lk_text *options) {
     lk_text_printf(options, "-cl-std=CL1.2 -DLK_ENTRY_%s=1", launch->entry);

@@ -113,62 +113,6 @@ static lk_status download(lk_device *device, lk_buffer *buffer, size_t offset, v
     return LK_OK;
 }
 
-static void load(const lk_tensor *tensor, const void *bytes, double *values) {
-    int64_t count = lk_tensor_elements(tensor);
-    switch (tensor->dtype) {
-    case LK_DTYPE_F64:
-        memcpy(values, bytes, (size_t)count * sizeof *values);
-        return;
-    case LK_DTYPE_F32:
-        for (int64_t i = 0; i < count; i++) {
-            values[i] = (double)((const float *)bytes)[i];
-        }
-        return;
-    case LK_DTYPE_I32:
-        for (int64_t i = 0; i < count; i++) {
-            values[i] = (double)((const int32_t *)bytes)[i];
-        }
-        return;
-    case LK_DTYPE_BF16:
-        for (int64_t i = 0; i < count; i++) {
-            values[i] = (double)lk_bf16_to_f32(((const uint16_t *)bytes)[i]);
-        }
-        return;
-    case LK_DTYPE_F16:
-        for (int64_t i = 0; i < count; i++) {
-            values[i] = (double)lk_f16_to_f32(((const uint16_t *)bytes)[i]);
-        }
-        return;
-    default: /* quantised weights are refused by supports() */
-        return;
-    }
-}
-
-static void store(const lk_tensor *tensor, void *bytes, const double *values) {
-    int64_t count = lk_tensor_elements(tensor);
-    for (int64_t i = 0; i < count; i++) {
-        switch (tensor->dtype) {
-        case LK_DTYPE_F64:
-            ((double *)bytes)[i] = values[i];
-            break;
-        case LK_DTYPE_F32:
-            ((float *)bytes)[i] = (float)values[i];
-            break;
-        case LK_DTYPE_I32:
-            ((int32_t *)bytes)[i] = (int32_t)values[i];
-            break;
-        case LK_DTYPE_BF16:
-            ((uint16_t *)bytes)[i] = lk_f32_to_bf16((float)values[i]);
-            break;
-        case LK_DTYPE_F16:
-            ((uint16_t *)bytes)[i] = lk_f32_to_f16((float)values[i]);
-            break;
-        default:
-            break; /* quantised tensors are never written: infer refuses them as outputs */
-        }
-    }
-}
-
 static void *bytes_of(const lk_binding *binding) {
     return binding->buffer->bytes + binding->offset;
 }
@@ -192,7 +136,7 @@ static lk_status run_command(lk_context *context, const lk_command *command) {
         if (values[i] == NULL) {
             status = lk_out_of_memory(context, bytes, "a tensor in double precision");
         } else if (is_input) {
-            load(tensor, bytes_of(&command->inputs[i]), values[i]);
+            lk_dtype_to_f64(tensor->dtype, bytes_of(&command->inputs[i]), lk_tensor_elements(tensor), values[i]);
         }
     }
     if (status == LK_OK) {
@@ -201,12 +145,14 @@ static lk_status run_command(lk_context *context, const lk_command *command) {
     }
     for (int i = 0; i < node->num_outputs && status == LK_OK; i++) {
         if (node->outputs[i] != NULL) {
-            store(node->outputs[i], bytes_of(&command->outputs[i]), values[node->num_inputs + i]);
+            lk_dtype_from_f64(node->outputs[i]->dtype, values[node->num_inputs + i],
+                              lk_tensor_elements(node->outputs[i]), bytes_of(&command->outputs[i]));
         }
     }
     for (int i = 0; i < node->num_inputs && status == LK_OK && lk_node_mutates(node); i++) {
         if (node->inputs[i] != NULL && node->inputs[i]->role == LK_ROLE_STATE) {
-            store(node->inputs[i], bytes_of(&command->inputs[i]), values[i]);
+            lk_dtype_from_f64(node->inputs[i]->dtype, values[i], lk_tensor_elements(node->inputs[i]),
+                              bytes_of(&command->inputs[i]));
         }
     }
     lk_arena_free(&arena);

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backends/shaders/disk_cache.h"
 #include "backends/vulkan/vulkan.h"
+#include "core/base/disk_cache.h"
 
 /* ---- finding the kernel ---- */
 

@@ -60,6 +60,7 @@ const lk_backend lk_backend_vulkan = {
     .name = "vulkan",
     .summary = "Vulkan devices, through the loader found at run time",
     .features = features,
+    .by_drivers = true,
     .probe = lk_vulkan_probe,
     .open = lk_vulkan_open,
     .close = lk_vulkan_close,

@@ -62,3 +62,57 @@ bool lk_shape_elements(const int64_t *shape, int rank, int64_t *out) {
     *out = elements;
     return true;
 }
+
+void lk_dtype_to_f64(lk_dtype dtype, const void *bytes, int64_t count, double *values) {
+    switch (dtype) {
+    case LK_DTYPE_F64:
+        memcpy(values, bytes, (size_t)count * sizeof *values);
+        return;
+    case LK_DTYPE_F32:
+        for (int64_t i = 0; i < count; i++) {
+            values[i] = (double)((const float *)bytes)[i];
+        }
+        return;
+    case LK_DTYPE_I32:
+        for (int64_t i = 0; i < count; i++) {
+            values[i] = (double)((const int32_t *)bytes)[i];
+        }
+        return;
+    case LK_DTYPE_BF16:
+        for (int64_t i = 0; i < count; i++) {
+            values[i] = (double)lk_bf16_to_f32(((const uint16_t *)bytes)[i]);
+        }
+        return;
+    case LK_DTYPE_F16:
+        for (int64_t i = 0; i < count; i++) {
+            values[i] = (double)lk_f16_to_f32(((const uint16_t *)bytes)[i]);
+        }
+        return;
+    default:
+        return;
+    }
+}
+
+void lk_dtype_from_f64(lk_dtype dtype, const double *values, int64_t count, void *bytes) {
+    for (int64_t i = 0; i < count; i++) {
+        switch (dtype) {
+        case LK_DTYPE_F64:
+            ((double *)bytes)[i] = values[i];
+            break;
+        case LK_DTYPE_F32:
+            ((float *)bytes)[i] = (float)values[i];
+            break;
+        case LK_DTYPE_I32:
+            ((int32_t *)bytes)[i] = (int32_t)values[i];
+            break;
+        case LK_DTYPE_BF16:
+            ((uint16_t *)bytes)[i] = lk_f32_to_bf16((float)values[i]);
+            break;
+        case LK_DTYPE_F16:
+            ((uint16_t *)bytes)[i] = lk_f32_to_f16((float)values[i]);
+            break;
+        default:
+            break;
+        }
+    }
+}

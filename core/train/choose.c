@@ -10,7 +10,8 @@ void lk_workload_init(lk_workload *workload) {
 
 typedef struct ranked {
     lk_device_caps caps;
-    double seconds;
+    double seconds, tuned_seconds; /* by estimates alone; with what was measured */
+    bool measured;                 /* all of it */
 } ranked;
 
 static int by_time(const void *a, const void *b) {
@@ -51,28 +52,37 @@ static lk_status estimate(planning *self, ranked *device) {
     lk_trainer *trainer;
     LK_TRY(lk_session_plan_on(self->session, self->chosen, &device->caps));
     LK_TRY(lk_trainer_create_plan(self->model, self->adapter, &self->shape, self->workload->train, &trainer));
-    device->seconds =
-        (double)trainer->options.gradient_accumulation_steps * lk_program_estimate_of(trainer->micro).seconds +
-        lk_program_estimate_of(trainer->update).seconds;
+    double times = (double)trainer->options.gradient_accumulation_steps;
+    lk_program_estimate micro = lk_program_estimate_of(trainer->micro),
+                        update = lk_program_estimate_of(trainer->update);
+    device->seconds = times * micro.untuned_seconds + update.untuned_seconds;
+    device->tuned_seconds = times * micro.seconds + update.seconds;
+    device->measured = micro.measured && update.measured;
     lk_trainer_destroy(trainer);
     return LK_OK;
 }
 
-static lk_status rank(planning *self, lk_context *context, ranked *devices, int count) {
+/* A measured time is compared with measured ones only: estimates are those of kernels that reach what they could. */
+static lk_status rank(planning *self, lk_context *context, ranked *devices, int count, bool *measured) {
     LK_TRY(open_planning(self, context, &devices[0].caps));
+    *measured = true;
     for (int i = 0; i < count; i++) {
         LK_TRY(estimate(self, &devices[i]));
+        *measured = *measured && devices[i].measured;
+    }
+    for (int i = 0; i < count && *measured; i++) {
+        devices[i].seconds = devices[i].tuned_seconds;
     }
     qsort(devices, (size_t)count, sizeof *devices, by_time);
     return LK_OK;
 }
 
 static lk_status open_best(lk_context *context, const lk_session_options *chosen, const ranked *devices, int count,
-                           const lk_text *passed_over, lk_session **out) {
+                           bool measured, const lk_text *passed_over, lk_session **out) {
     lk_device_caps order[LK_MAX_LISTED];
     lk_text reason;
     lk_text_init(&reason, context);
-    lk_text_printf(&reason, "the lowest estimated time of a step:");
+    lk_text_printf(&reason, "the lowest %s time of a step:", measured ? "measured" : "estimated");
     for (int i = 0; i < count; i++) {
         char label[LK_DEVICE_LABEL];
         lk_device_label(&devices[i].caps, label);
@@ -96,9 +106,10 @@ static lk_status choose(lk_context *context, const lk_session_options *chosen, c
         devices[i] = (ranked){.caps = caps[i]};
     }
     planning work = {.workload = workload, .chosen = chosen};
-    lk_status status = rank(&work, context, devices, count);
+    bool measured = false;
+    lk_status status = rank(&work, context, devices, count, &measured);
     close_planning(&work);
-    return status == LK_OK ? open_best(context, chosen, devices, count, passed_over, out)
+    return status == LK_OK ? open_best(context, chosen, devices, count, measured, passed_over, out)
                            : lk_session_create(context, chosen, out);
 }
 

@@ -2,13 +2,17 @@
 
 #include <string.h>
 
-_Static_assert(LK_OP_COUNT <= 64, "an op is a feature bit of the fake device");
+_Static_assert(LK_OP_COUNT < 63, "an op is a feature bit of the fake device");
 
 /* Each buffer, command and list is one of a reference device inside. */
 typedef struct fake_device {
     lk_device device;
     lk_device *inner;
     fake_counters counters;
+    const char *wrong;     /* a kernel that computes something else; NULL: none */
+    const double *seconds; /* pairs with kernels[]; NULL: the time that passes */
+    const char *const *clocked;
+    int num_clocked;
     int countdown[FAKE_CALL_COUNT];
     lk_status failure[FAKE_CALL_COUNT];
 } fake_device;
@@ -233,6 +237,25 @@ static lk_status spoil(lk_device *device, const lk_binding *scratch) {
     return LK_OK;
 }
 
+/* Zeros in place of the first result. */
+static lk_status falsify(lk_device *device, const lk_command *command) {
+    static const char zeros[256];
+    const lk_binding *result = &command->outputs[0];
+    for (size_t done = 0; done < result->bytes; done += sizeof zeros) {
+        LK_TRY(lk_backend_reference.upload(fake_of(device)->inner, result->buffer, result->offset + done, zeros,
+                                           LK_MIN(sizeof zeros, result->bytes - done)));
+    }
+    return LK_OK;
+}
+
+static void read_clock(const fake_device *self, const char *kernel, double *seconds) {
+    for (int i = 0; i < self->num_clocked && seconds != NULL; i++) {
+        if (strcmp(self->clocked[i], kernel) == 0) {
+            *seconds = self->seconds[i];
+        }
+    }
+}
+
 static lk_status run(lk_device *device, lk_commands *list, double *seconds) {
     fake_device *self = fake_of(device);
     LK_TRY(enter(device, FAKE_RUN));
@@ -244,6 +267,10 @@ static lk_status run(lk_device *device, lk_commands *list, double *seconds) {
         lk_status status = lk_backend_reference.run(self->inner, single, seconds != NULL ? seconds + i : NULL);
         lk_backend_reference.release(self->inner, single);
         LK_TRY(status);
+        read_clock(self, list->commands[i].kernel->name, seconds != NULL ? seconds + i : NULL);
+        if (self->wrong != NULL && strcmp(self->wrong, list->commands[i].kernel->name) == 0) {
+            LK_TRY(falsify(device, &list->commands[i]));
+        }
         LK_TRY(spoil(device, &list->commands[i].scratch));
         self->counters.commands++;
     }
@@ -271,7 +298,12 @@ static size_t scratch_bytes(const lk_device_caps *caps, const lk_node *node) {
          ? 0                                                                                                    \
          : -1)
 
+static double half_cost(const lk_device_caps *caps, const lk_node *node) {
+    return cost(caps, node) / 2.0;
+}
+
 static const lk_kernel rows[] = {
+    {.name = "fake_mul_fast", .op = LK_OP_MUL, .required_features = FAKE_FAST_MUL, .cost = half_cost, .in_place = -1},
 #define LK_OP(NAME, op_name, signature, gradient, decomposition, accumulate, effect, flops) \
     {.name = "fake_" #op_name,                                                              \
      .op = LK_OP_##NAME,                                                                    \
@@ -313,7 +345,7 @@ lk_status fake_device_open(lk_context *context, uint64_t ops, lk_device **out) {
     lk_device_caps caps;
     int count;
     LK_TRY(probe(context, &caps, 1, &count));
-    caps.features = ops;
+    caps.features = ops & (fake_all_ops() | FAKE_FAST_MUL);
     lk_device_options options = {sizeof options, 1};
     return open_device(context, &caps, &options, out);
 }
@@ -327,11 +359,21 @@ uint64_t fake_op(lk_op op) {
 }
 
 uint64_t fake_all_ops(void) {
-    return UINT64_MAX;
+    return (UINT64_C(1) << LK_OP_COUNT) - 1;
 }
 
 fake_counters *fake_device_counters(lk_device *device) {
     return &fake_of(device)->counters;
+}
+
+void fake_device_be_wrong(lk_device *device, const char *kernel) {
+    fake_of(device)->wrong = kernel;
+}
+
+void fake_device_set_clock(lk_device *device, const char *const *kernels, const double *seconds, int count) {
+    fake_of(device)->clocked = kernels;
+    fake_of(device)->seconds = seconds;
+    fake_of(device)->num_clocked = count;
 }
 
 void fake_device_fail(lk_device *device, fake_call call, int nth, lk_status status) {

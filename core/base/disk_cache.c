@@ -1,4 +1,4 @@
-#include "backends/shaders/disk_cache.h"
+#include "core/base/disk_cache.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* What drivers compile, kept on disk from run to run. A file is found by a hash of all that its content depends on; one
  * that is not exactly what was expected counts as absent, and files are written whole or not at all. */
-#ifndef LK_BACKENDS_SHADERS_DISK_CACHE_H
-#define LK_BACKENDS_SHADERS_DISK_CACHE_H
+#ifndef LK_CORE_BASE_DISK_CACHE_H
+#define LK_CORE_BASE_DISK_CACHE_H
 
 #include "core/base/base.h"
 
