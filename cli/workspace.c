@@ -120,7 +120,7 @@ void cli_workspace_close(cli_workspace *workspace) {
 }
 
 void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
-    static const char *const biases[] = {"none", "lora_only", "vera_only", "all", NULL};
+    static const char *const biases[] = {"none", "lora_only", "vera_only", "oft_only", "all", NULL};
     cli_group(options, "Adapter:");
     cli_choice_text(options, "method", 0, &adapter->method, lk_adapter_methods(), "of the LoRA family");
     cli_int32(options, "rank", 'r', &adapter->rank, 1, 65536, "r: the inner size of the update B A");
@@ -138,6 +138,10 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
     cli_flag(options, "decompose-both", 0, &adapter->decompose_both, true, "lokr: both factors have low rank");
     cli_int32(options, "decompose-factor", 0, &adapter->decompose_factor, -1, INT32_MAX,
               "lokr: the smaller side of the factorisations; -1: near the root");
+    cli_int32(options, "block-size", 0, &adapter->oft_block_size, 2, 65536, "oft: columns that are rotated together");
+    cli_flag(options, "block-share", 0, &adapter->block_share, true, "oft: one rotation for all blocks of a layer");
+    cli_int32(options, "cayley-terms", 0, &adapter->cayley_terms, 0, 64,
+              "oft: of the series for the rotation; 0: the exact transform");
 }
 
 void cli_batch_options(lk_data_options *data, cli_options *options) {

@@ -218,6 +218,11 @@ typedef struct lk_adapter_options {
      * side of both sides' factorisations, -1 (default): near the root */
     bool decompose_both;
     int32_t decompose_factor;
+    int32_t oft_block_size; /* oft: columns that are rotated together, default 32; where they do not divide a layer's
+                             * inputs, the nearest number that does. The rank is not used */
+    bool block_share;       /* oft: one rotation for all blocks of a layer, default false */
+    int32_t
+        cayley_terms; /* oft: of the series for the rotation (PEFT's num_cayley_neumann_terms), default 5; 0: exact */
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The methods of this build, NULL-terminated. */

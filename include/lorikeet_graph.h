@@ -55,6 +55,7 @@ typedef struct lk_tensor {
 
 /* ---- attributes: one struct per op that has any ---- */
 
+/* MATMUL; BLOCK_LINEAR (transpose_b alone) */
 typedef struct lk_matmul_attributes {
     bool transpose_a, transpose_b; /* a is then stored [K,M], b [N,K] */
     float alpha;
@@ -96,6 +97,15 @@ typedef struct lk_transpose_attributes {
     int64_t outer, rows, columns, inner;
     int64_t shape[2];
 } lk_transpose_attributes;
+
+typedef struct lk_block_attributes {
+    int64_t size; /* BLOCK_OUTER: K */
+} lk_block_attributes;
+
+typedef struct lk_cayley_attributes {
+    int64_t size;  /* K */
+    int32_t terms; /* of the series, as PEFT counts them; 0: the transform itself */
+} lk_cayley_attributes;
 
 typedef struct lk_rope_attributes {
     int32_t head_dim; /* twice the columns of cos and sin, or more: the rest of each head passes unchanged */
@@ -155,6 +165,8 @@ typedef union lk_attributes {
     lk_gelu_attributes gelu;
     lk_slice_attributes slice;
     lk_transpose_attributes transpose;
+    lk_block_attributes block;
+    lk_cayley_attributes cayley;
     lk_rope_attributes rope;
     lk_attention_attributes attention;
     lk_embedding_attributes embedding;

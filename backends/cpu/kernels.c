@@ -139,6 +139,21 @@ LK_CPU_SCRATCH(linear_cross_entropy) {
            (size_t)parts * lk_cpu_floats(block * width); /* each part's share of dx */
 }
 
+static size_t cayley_scratch(const lk_node *node, int64_t blocks) {
+    const lk_cayley_attributes *cayley = &node->attributes.cayley;
+    return lk_cpu_floats(blocks * cayley->size * cayley->size * lk_cpu_cayley_matrices(cayley));
+}
+
+LK_CPU_SCRATCH(cayley) {
+    (void)caps;
+    return cayley_scratch(node, node->inputs[0]->shape[0]);
+}
+
+LK_CPU_SCRATCH(cayley_backward) {
+    (void)caps;
+    return cayley_scratch(node, node->inputs[1]->shape[0]);
+}
+
 LK_CPU_SCRATCH(grad_norm) { /* a double per chunk */
     (void)caps;
     int64_t chunks = 0;

@@ -28,6 +28,11 @@ static inline size_t lk_cpu_floats(int64_t count) {
     return ((size_t)count * sizeof(float) + 63) / 64 * 64;
 }
 
+/* CAYLEY: matrices for one block; an even number, of which some are in double precision. */
+static inline int64_t lk_cpu_cayley_matrices(const lk_cayley_attributes *cayley) {
+    return 12 + 2 * LK_MAX((int64_t)cayley->terms, (int64_t)4);
+}
+
 #define LK_CPU_SCRATCH(name) size_t lk_cpu_##name##_scratch(const lk_device_caps *caps, const lk_node *node)
 LK_CPU_SCRATCH(linear);
 LK_CPU_SCRATCH(matmul);
@@ -37,5 +42,7 @@ LK_CPU_SCRATCH(attention_backward);
 LK_CPU_SCRATCH(cross_entropy);
 LK_CPU_SCRATCH(linear_cross_entropy);
 LK_CPU_SCRATCH(grad_norm);
+LK_CPU_SCRATCH(cayley);
+LK_CPU_SCRATCH(cayley_backward);
 
 #endif

@@ -41,7 +41,9 @@ void lk_adapter_options_init(lk_adapter_options *options) {
                                     .alpha = 16.0,
                                     .target_modules = "all-linear",
                                     .bias = "none",
-                                    .decompose_factor = -1};
+                                    .decompose_factor = -1,
+                                    .oft_block_size = 32,
+                                    .cayley_terms = 5};
 }
 
 /* ---- sites and tensors ---- */

@@ -27,6 +27,8 @@ lk_tensor *lk_build_slice_columns(lk_graph *graph, lk_tensor *x, int64_t first, 
 lk_tensor *lk_build_transpose(lk_graph *graph, lk_tensor *x, const lk_transpose_attributes *transpose);
 /* x in another shape */
 lk_tensor *lk_build_reshape(lk_graph *graph, lk_tensor *x, int64_t rows, int64_t columns);
+lk_tensor *lk_build_block_linear(lk_graph *graph, lk_tensor *x, lk_tensor *blocks, bool transpose);
+lk_tensor *lk_build_cayley(lk_graph *graph, lk_tensor *triangles, int64_t size, int32_t terms);
 lk_tensor *lk_build_cross_entropy(lk_graph *graph, lk_tensor *logits, lk_tensor *targets, lk_tensor *loss_scale);
 lk_tensor *lk_build_linear_cross_entropy(lk_graph *graph, lk_tensor *x, lk_tensor *weight, lk_tensor *targets,
                                          lk_tensor *loss_scale);

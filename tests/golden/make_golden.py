@@ -23,7 +23,16 @@ import numpy as np
 import peft
 import torch
 import transformers
-from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    OFTConfig,
+    VeraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
 from peft.optimizers import create_lorafa_optimizer, lorafa
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
@@ -367,6 +376,28 @@ RUNS = {
         "steps": 8,
         "merged": True,
     },
+    "llama-linear-oft": {
+        "model": "tiny-llama-linear",
+        "config": OFTConfig,
+        "adapter": {"oft_block_size": 10, "target_modules": ["q_proj", "down_proj"]},
+        "seq": 24,
+        "steps": 8,
+        "merged": True,
+    },
+    "qwen2-oft-shared": {
+        "model": "tiny-qwen2",
+        "config": OFTConfig,
+        "adapter": {
+            "r": 4,
+            "oft_block_size": 0,
+            "target_modules": ["q_proj", "down_proj"],
+            "block_share": True,
+            "use_cayley_neumann": False,
+            "bias": "oft_only",
+        },
+        "seq": 24,
+        "steps": 8,
+    },
     "gpt2-conv1d": {
         "model": "tiny-gpt2",
         "adapter": {
@@ -516,6 +547,8 @@ def initialise(model, run, random):
         elif "hada_" in key or "lokr_" in key:
             bound = 1 / math.sqrt(parameter.shape[1])
             value = random.uniform(-bound, bound, tuple(parameter.shape))
+        elif "oft_R" in key:
+            value = 0.05 * random.standard_normal(tuple(parameter.shape))
         elif "vera_lambda" in key or "ia3_l" in key:
             value = parameter.detach().numpy() + 0.2 * random.standard_normal(tuple(parameter.shape))
         else:

@@ -382,6 +382,33 @@ static void add_transpose(int64_t rows, int64_t m, int64_t n) {
     }
 }
 
+static void add_blocks(int64_t tokens, int64_t blocks, int64_t size) {
+    for (int transpose = 0; transpose < 2; transpose++) {
+        op_case *self = begin(LK_OP_BLOCK_LINEAR, "T=%d G=%d K=%d%s", (int)tokens, (int)blocks, (int)size,
+                              transpose ? " transposed" : "");
+        input(self, VALUES_NORMAL, 0, 2, tokens, blocks * size);
+        input(self, VALUES_NORMAL, 0, 2, blocks * size, size);
+        self->attributes.matmul = (lk_matmul_attributes){.transpose_b = transpose == 1, .alpha = 1.0f};
+    }
+    op_case *self = begin(LK_OP_BLOCK_OUTER, "T=%d G=%d K=%d", (int)tokens, (int)blocks, (int)size);
+    input(self, VALUES_NORMAL, 0, 2, tokens, blocks * size);
+    input(self, VALUES_NORMAL, 0, 2, tokens, blocks * size);
+    self->attributes.block.size = size;
+}
+
+static void add_cayley(int64_t blocks, int64_t size) {
+    static const int32_t terms[] = {0, 2, 3, 4, 5, 8};
+    for (size_t i = 0; i < LK_COUNT(terms); i++) {
+        op_case *self = begin(LK_OP_CAYLEY, "G=%d K=%d terms=%d", (int)blocks, (int)size, (int)terms[i]);
+        input(self, VALUES_SMALL, 0, 2, blocks, size * (size - 1) / 2);
+        self->attributes.cayley = (lk_cayley_attributes){size, terms[i]};
+        self = begin(LK_OP_CAYLEY_BACKWARD, "G=%d K=%d terms=%d", (int)blocks, (int)size, (int)terms[i]);
+        input(self, VALUES_NORMAL, 0, 2, blocks * size, size);
+        input(self, VALUES_SMALL, 0, 2, blocks, size * (size - 1) / 2);
+        self->attributes.cayley = (lk_cayley_attributes){size, terms[i]};
+    }
+}
+
 static void add_rope(int64_t tokens, int64_t heads, int32_t head_dim, int64_t half) {
     op_case *self = begin(LK_OP_ROPE_TABLE, "T=%d D/2=%d", (int)tokens, (int)half);
     input(self, VALUES_POSITIONS, 97, 1, tokens, 0);
@@ -689,6 +716,10 @@ const op_case *op_cases(int *count) {
         add_slice_columns(7, 15);
         add_slice_columns(33, 195);
         add_transpose(5, 3, 7);
+        add_blocks(5, 3, 4);
+        add_blocks(70, 2, 19);
+        add_cayley(3, 4);
+        add_cayley(2, 19);
         add_transpose(33, 12, 16);
         add_cross_entropy(9, 17, 12);
         add_cross_entropy(45, 515, 36);

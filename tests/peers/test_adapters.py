@@ -20,6 +20,7 @@ from peft import (
     LoHaConfig,
     LoKrConfig,
     LoraConfig,
+    OFTConfig,
     VeraConfig,
     get_peft_model,
     get_peft_model_state_dict,
@@ -48,6 +49,11 @@ MADE = {
     "lokr-factor": (
         "stories260k",
         LoKrConfig(r=2, alpha=3, target_modules=ALL_LINEAR, decompose_factor=4, decompose_both=True),
+    ),
+    "oft": ("tiny-qwen2", OFTConfig(oft_block_size=12, target_modules="all-linear", num_cayley_neumann_terms=7)),
+    "oft-exact": (
+        "stories260k",
+        OFTConfig(r=4, oft_block_size=0, target_modules=["q_proj", "down_proj"], use_cayley_neumann=False),
     ),
     "vera": ("stories260k", VeraConfig(r=8, target_modules=["q_proj"], save_projection=True)),
 }
@@ -79,7 +85,7 @@ def run_of(model_name):
 
 
 # A tensor of the method that starts at zero.
-STARTS_AT_ZERO = {"lora": "lora_B", "rslora": "lora_B", "dora": "lora_B", "loha": "hada_w2_b", "lokr": "lokr_w1"}
+STARTS_AT_ZERO = {"lora": "lora_B", "rslora": "lora_B", "dora": "lora_B", "loha": "hada_w2_b", "lokr": "lokr_w1", "oft": "oft_R"}
 
 
 @pytest.mark.parametrize("method", sorted(STARTS_AT_ZERO))
@@ -155,7 +161,7 @@ def test_a_merged_model_gives_the_adapters_logits(lorikeet, tmp_path, name):
         assert_close(logits_of(merged, ids), logits_of(adapted, ids), absolute=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dora", "ia3", "loha", "lokr-factor", "vera"])
+@pytest.mark.parametrize("name", ["dora", "ia3", "loha", "lokr-factor", "oft", "vera"])
 def test_other_methods_merge_too(lorikeet, tmp_path, name):
     model_name, model = make_adapter(name, tmp_path / "adapter")
     lorikeet("merge", "--model", MODELS / model_name, "--adapter", tmp_path / "adapter", "--out", tmp_path / "merged")

@@ -31,6 +31,8 @@ static const char *const runs[] = {
     "qwen2-ia3",
     "llama-linear-loha",
     "llama-linear-lokr",
+    "llama-linear-oft",
+    "qwen2-oft-shared",
     "gpt2-conv1d",
     "bert-classify",
     "roberta-classify",
