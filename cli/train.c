@@ -58,9 +58,10 @@ static void declare(train_command *command, cli_options *options) {
 
 static int check_options(train_command *command, const cli_options *options) {
     static const char *const fixed[] = {
-        "method",           "rank",       "alpha",       "targets",         "dropout",
-        "layers",           "bias",       "rslora",      "save-projection", "decompose-both",
-        "decompose-factor", "block-size", "block-share", "cayley-terms"};
+        "method",         "rank",         "alpha",           "targets",        "dropout",          "layers",
+        "bias",           "rslora",       "save-projection", "decompose-both", "decompose-factor", "block-size",
+        "block-share",    "cayley-terms", "init-rank",       "tinit",          "tfinal",           "delta-t",
+        "orth-reg-weight"};
     if (cli_given(options, "steps") && cli_given(options, "epochs")) {
         return cli_usage("--steps and --epochs exclude each other");
     }

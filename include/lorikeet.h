@@ -223,6 +223,12 @@ typedef struct lk_adapter_options {
     bool block_share;       /* oft: one rotation for all blocks of a layer, default false */
     int32_t
         cayley_terms; /* oft: of the series for the rotation (PEFT's num_cayley_neumann_terms), default 5; 0: exact */
+    /* adalora, by PEFT's names; the rank is target_r. init_r, default 0: one and a half times the rank. Of the run's
+     * steps, ranks are taken away after the first tinit and until the last tfinal, every delta_t steps (0, 0, 1) */
+    int32_t init_r;
+    int64_t tinit, tfinal, delta_t;
+    double importance_beta1, importance_beta2; /* of the means that importance is made of, default 0.85 */
+    double orth_reg_weight;                    /* of the penalty that keeps A and B orthonormal, default 0.5 */
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The methods of this build, NULL-terminated. */

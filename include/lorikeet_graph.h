@@ -157,6 +157,14 @@ typedef enum lk_adamw_hyper {
     LK_ADAMW_HYPER_COUNT
 } lk_adamw_hyper;
 
+/* The elements of IMPORTANCE's input `hyper`; betas of 1 leave the means as they are. */
+typedef enum lk_importance_hyper {
+    LK_IMPORTANCE_BETA1,
+    LK_IMPORTANCE_BETA2,
+    LK_IMPORTANCE_MAX_NORM, /* 0: no clipping */
+    LK_IMPORTANCE_HYPER_COUNT
+} lk_importance_hyper;
+
 typedef union lk_attributes {
     lk_matmul_attributes matmul;
     lk_lora_attributes lora;

@@ -43,7 +43,11 @@ void lk_adapter_options_init(lk_adapter_options *options) {
                                     .bias = "none",
                                     .decompose_factor = -1,
                                     .oft_block_size = 32,
-                                    .cayley_terms = 5};
+                                    .cayley_terms = 5,
+                                    .delta_t = 1,
+                                    .importance_beta1 = 0.85,
+                                    .importance_beta2 = 0.85,
+                                    .orth_reg_weight = 0.5};
 }
 
 /* ---- sites and tensors ---- */
@@ -77,6 +81,17 @@ lk_tensor *lk_adapter_project(const lk_adapter *adapter, int32_t index, lk_graph
     return tensor->site->method->project(graph, tensor->site, tensor->index, gradient);
 }
 
+lk_status lk_adapter_prepare(lk_adapter *adapter, const lk_adapter_run *run) {
+    const lk_peft_config *config = &adapter->config;
+    if (config->rank_dropout > 0.0 || config->module_dropout > 0.0) { /* which act in training only */
+        return lk_fail(adapter->context, LK_STATUS_UNSUPPORTED,
+                       "the adapter has %s, with which this build does not train: set it to 0 in adapter_config.json",
+                       config->rank_dropout > 0.0 ? "rank_dropout" : "module_dropout");
+    }
+    adapter->run = *run;
+    return adapter->method->prepare != NULL ? adapter->method->prepare(adapter) : LK_OK;
+}
+
 /* Makes room in both lists. */
 static lk_status keep_tensor(lk_adapter *adapter, lk_adapter_tensor *tensor) {
     if (adapter->num_tensors == adapter->capacity_tensors) {
@@ -102,7 +117,7 @@ static lk_status keep_tensor(lk_adapter *adapter, lk_adapter_tensor *tensor) {
 static lk_status name_tensor(lk_adapter *adapter, lk_adapter_tensor *tensor) {
     lk_text name;
     lk_text_init(&name, adapter->context);
-    lk_peft_name(&name, tensor->module, tensor->kind, tensor->parameter);
+    lk_peft_name(&name, adapter->config.peft_type, tensor->module, tensor->kind, tensor->parameter);
     lk_status status = lk_text_status(&name);
     tensor->name = status == LK_OK ? lk_arena_printf(&adapter->arena, "%s", name.data) : NULL;
     lk_text_free(&name);
@@ -159,6 +174,25 @@ lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t
     LK_TRY(lk_variables_add(adapter->variables, name, LK_ROLE_WEIGHT, "adapter", LK_DTYPE_F32, columns > 0 ? 2 : 1,
                             shape, out));
     return values != NULL ? lk_variable_upload(*out, values) : LK_OK;
+}
+
+lk_status lk_adapter_add_state(lk_adapter *adapter, const char *name, int rank, const int64_t *shape,
+                               lk_variable **out) {
+    if (name == NULL) {
+        return lk_out_of_memory(adapter->context, 0, "an adapter");
+    }
+    if (adapter->num_states == adapter->capacity_states) {
+        int32_t capacity = LK_MAX(64, 2 * adapter->capacity_states);
+        lk_variable **grown = lk_realloc(adapter->context, adapter->states, (size_t)capacity, sizeof(lk_variable *));
+        if (grown == NULL) {
+            return lk_out_of_memory(adapter->context, (size_t)capacity * sizeof(void *), "an adapter");
+        }
+        adapter->states = grown;
+        adapter->capacity_states = capacity;
+    }
+    LK_TRY(lk_variables_add(adapter->variables, name, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, rank, shape, out));
+    adapter->states[adapter->num_states++] = *out;
+    return LK_OK;
 }
 
 const char *lk_adapter_name(lk_adapter *adapter, const char *name, const lk_adapter_site *site) {
@@ -467,6 +501,7 @@ void lk_adapter_destroy(lk_adapter *adapter) {
         lk_free(adapter->context, adapter->tensors);
         lk_free(adapter->context, adapter->trained);
         lk_free(adapter->context, adapter->replacements);
+        lk_free(adapter->context, adapter->states);
         lk_arena_free(&adapter->arena);
         lk_free(adapter->context, adapter);
     }

@@ -31,6 +31,7 @@ typedef struct lk_adapter_site {
     lk_adapter_tensor *tensors[LK_MAX_SITE_TENSORS];
     int32_t num_tensors;
     lk_variable *constants[LK_MAX_SITE_CONSTANTS]; /* what the method computes once (lk_adapter_add_constant) */
+    const bool *kept; /* [rank]: which ranks are saved (lk_adapter_method.pack); NULL: all */
 } lk_adapter_site;
 
 /* What is merged: a layer's weight [out, in] and bias [out] in fp32. Either may be NULL: it is not asked for. */
@@ -40,6 +41,12 @@ typedef struct lk_adapter_merge {
     float *const *values; /* of the site's tensors */
     float *weight, *bias;
 } lk_adapter_merge;
+
+/* The run that an adapter is trained in. */
+typedef struct lk_adapter_run {
+    int64_t total_steps;
+    double max_grad_norm;
+} lk_adapter_run;
 
 /* One row of adapters.def. Members that are NULL do nothing. */
 typedef struct lk_adapter_method {
@@ -60,6 +67,18 @@ typedef struct lk_adapter_method {
     lk_tensor *(*apply)(lk_forward *forward, const lk_adapter_site *site, lk_tensor *x);
     /* Builds what the optimizer is given for the gradient of the site's tensor `index`. */
     lk_tensor *(*project)(lk_graph *graph, const lk_adapter_site *site, int32_t index, lk_tensor *gradient);
+    /* Before training: makes what is kept between steps (lk_adapter_add_state), or resets it. adapter->run is set. */
+    lk_status (*prepare)(lk_adapter *adapter);
+    /* Builds a term of the loss that depends on the adapter's tensors alone, [1]. */
+    lk_tensor *(*penalty)(lk_graph *graph, const lk_adapter *adapter);
+    /* Appends to the update, after the optimizer's step and while the gradients are there; norm is theirs. */
+    void (*observe)(lk_graph *graph, const lk_adapter *adapter, lk_tensor *norm);
+    /* Before and after the update of a step, which count from 0. */
+    lk_status (*before_update)(lk_adapter *adapter, int64_t step);
+    lk_status (*after_update)(lk_adapter *adapter, int64_t step);
+    /* Before the adapter is saved: brings its configuration up to date, and says what is kept (lk_adapter_site.kept).
+     */
+    lk_status (*pack)(lk_adapter *adapter);
     /* Applies the adapter to what is asked for, in place. */
     lk_status (*merge)(const lk_adapter_merge *merge);
 } lk_adapter_method;
@@ -89,6 +108,9 @@ struct lk_adapter {
     int32_t num_trained;
     lk_adapter_replacement *replacements;
     int32_t num_replacements;
+    lk_adapter_run run;
+    lk_variable **states; /* kept between steps, and in checkpoints, besides the trained tensors */
+    int32_t num_states, capacity_states;
     void *shared; /* a method's own, from the arena */
 };
 
@@ -118,6 +140,9 @@ lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, cons
 /* Adds a frozen variable that is not kept in the file. values NULL: not computed (a plan). */
 lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t rows, int64_t columns,
                                   const float *values, lk_variable **out);
+/* Adds a variable that the method keeps between steps; zeros. */
+lk_status lk_adapter_add_state(lk_adapter *adapter, const char *name, int rank, const int64_t *shape,
+                               lk_variable **out);
 /* A copy of a variable in fp32, to be released by lk_free. */
 lk_status lk_adapter_download(lk_adapter *adapter, lk_variable *variable, float **out);
 /* `name`, a dot, and the site's path, from the adapter's arena; NULL: out of memory. */
@@ -129,6 +154,7 @@ int32_t lk_adapter_num_tensors(const lk_adapter *adapter);
 lk_adapter_tensor *lk_adapter_tensor_at(const lk_adapter *adapter, int32_t index);
 int32_t lk_adapter_num_trained(const lk_adapter *adapter);
 lk_adapter_tensor *lk_adapter_trained_at(const lk_adapter *adapter, int32_t index);
+lk_status lk_adapter_prepare(lk_adapter *adapter, const lk_adapter_run *run); /* for training */
 /* What the optimizer is given for the gradient of trained tensor `index`. */
 lk_tensor *lk_adapter_project(const lk_adapter *adapter, int32_t index, lk_graph *graph, lk_tensor *gradient);
 

@@ -40,7 +40,8 @@ static lk_status read_tensors(lk_adapter *adapter, const lk_peft_adapter *files,
     }
     for (size_t i = 0; i < lk_peft_count(files); i++) {
         const lk_peft_tensor *stored = lk_peft_at(files, i);
-        if (!is_used(adapter, stored)) {
+        bool empty = stored->tensor->bytes == 0; /* of a layer that AdaLoRA left no rank */
+        if (!empty && !is_used(adapter, stored)) {
             return lk_fail(adapter->context, LK_STATUS_FORMAT,
                            "%s: %s does not belong to any layer that adapter_config.json adapts in this model", folder,
                            stored->tensor->name);
@@ -79,6 +80,34 @@ lk_status lk_adapter_load(lk_model *model, const char *folder, lk_adapter **out)
     return status;
 }
 
+/* The axis of ranks in a tensor with ranks. */
+static int rank_axis(const lk_adapter_tensor *tensor) {
+    return tensor->kind == LK_PEFT_KIND_LORA_B ? 1 : 0;
+}
+
+static const bool *kept_of(const lk_adapter_tensor *tensor) {
+    return tensor->site != NULL ? tensor->site->kept : NULL;
+}
+
+static int64_t count_kept(const lk_adapter_tensor *tensor) {
+    int64_t count = 0;
+    for (int32_t r = 0; r < tensor->site->rank; r++) {
+        count += kept_of(tensor)[r];
+    }
+    return count;
+}
+
+/* Moves what is kept together. */
+static void gather_kept(const lk_adapter_tensor *tensor, float *values) {
+    int64_t rows = tensor->stored_shape[0], columns = tensor->stored_shape[1];
+    float *to = values;
+    for (int64_t i = 0; i < rows * columns; i++) {
+        if (kept_of(tensor)[rank_axis(tensor) == 0 ? i / columns : i % columns]) {
+            *to++ = values[i];
+        }
+    }
+}
+
 typedef struct save_job {
     const lk_adapter *adapter;
     void *bytes; /* of the tensor being written */
@@ -88,7 +117,11 @@ static lk_status source(void *user, size_t index, const void **data) {
     save_job *job = user;
     lk_adapter_tensor *tensor = lk_adapter_tensor_at(job->adapter, (int32_t)index);
     *data = job->bytes;
-    return lk_variable_download(tensor->value, job->bytes);
+    LK_TRY(lk_variable_download(tensor->value, job->bytes));
+    if (kept_of(tensor) != NULL) {
+        gather_kept(tensor, job->bytes);
+    }
+    return LK_OK;
 }
 
 lk_status lk_adapter_save(lk_adapter *adapter, const char *folder) {
@@ -98,6 +131,7 @@ lk_status lk_adapter_save(lk_adapter *adapter, const char *folder) {
         return lk_fail(context, LK_STATUS_UNSUPPORTED, "%s: %s adapters cannot be saved", folder,
                        adapter->method->name);
     }
+    LK_TRY(adapter->method->pack != NULL ? adapter->method->pack(adapter) : LK_OK);
     LK_TRY(lk_make_directories(context, folder));
     lk_stored_tensor *tensors = lk_calloc(context, count + 1, sizeof *tensors);
     if (tensors == NULL) {
@@ -107,6 +141,9 @@ lk_status lk_adapter_save(lk_adapter *adapter, const char *folder) {
         const lk_adapter_tensor *tensor = lk_adapter_tensor_at(adapter, (int32_t)i);
         tensors[i] = (lk_stored_tensor){.name = tensor->name, .dtype = LK_DTYPE_F32, .rank = tensor->stored_rank};
         memcpy(tensors[i].shape, tensor->stored_shape, sizeof tensor->stored_shape);
+        if (kept_of(tensor) != NULL) {
+            tensors[i].shape[rank_axis(tensor)] = count_kept(tensor);
+        }
         largest = LK_MAX(largest, tensor->value->bytes);
     }
     save_job job = {adapter, lk_alloc_aligned(context, largest)};

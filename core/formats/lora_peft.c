@@ -122,7 +122,7 @@ static lk_status add(lk_lora_file *names, lk_stored_tensor *to, const char *path
                      int64_t columns, const float *values) {
     lk_text name;
     lk_text_init(&name, names->context);
-    lk_peft_name(&name, path, kind, "");
+    lk_peft_name(&name, LK_PEFT_LORA, path, kind, "");
     const char *copy = name.failed ? NULL : lk_arena_printf(&names->arena, "%s", name.data);
     lk_text_free(&name);
     *to = (lk_stored_tensor){

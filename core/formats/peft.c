@@ -83,11 +83,11 @@ static lk_status parse_name(lk_peft_adapter *adapter, const lk_stored_tensor *te
     return LK_OK;
 }
 
-void lk_peft_name(lk_text *text, const char *module, lk_peft_kind kind, const char *parameter) {
+void lk_peft_name(lk_text *text, lk_peft_type type, const char *module, lk_peft_kind kind, const char *parameter) {
     bool shared = kind == LK_PEFT_KIND_VERA_A || kind == LK_PEFT_KIND_VERA_B;
     if (kind < LK_PEFT_KIND_SAVED) {
         lk_text_printf(text, "%s%s%s%s%s", shared ? short_prefix : prefix, shared ? "" : module, shared ? "" : ".",
-                       kinds[kind].name, kinds[kind].suffix);
+                       kinds[kind].name, type == LK_PEFT_ADALORA ? "" : kinds[kind].suffix);
     } else {
         lk_text_printf(text, "%s%s.%s", prefix, module, parameter);
     }

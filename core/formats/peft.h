@@ -62,9 +62,10 @@ const lk_peft_tensor *lk_peft_lookup(const lk_peft_adapter *adapter, const char 
 lk_status lk_peft_read_f32(const lk_peft_adapter *adapter, const lk_peft_tensor *tensor, int rank, const int64_t *shape,
                            float *destination);
 
-/* The name in the file: "base_model.model.<module>.lora_A.weight"; for SAVED "base_model.model.<module>.<parameter>".
+/* The name in the file: "base_model.model.<module>.lora_A.weight", without ".weight" in ADALORA files; for SAVED
+ * "base_model.model.<module>.<parameter>".
  */
-void lk_peft_name(lk_text *text, const char *module, lk_peft_kind kind, const char *parameter);
+void lk_peft_name(lk_text *text, lk_peft_type type, const char *module, lk_peft_kind kind, const char *parameter);
 
 /* Writes the folder: the tensors (named by lk_peft_name; source as in lk_safetensors_write), then the configuration,
  * each atomically, so that a configuration is never without its tensors. */

@@ -186,8 +186,31 @@ static lk_status pattern_value(const lk_peft_config *config, const char *key, co
     return LK_OK;
 }
 
+/* AdaLoRA: the ranks that the pattern leaves of init_r, and alpha / (init_r + 1e-5), with init_r for an alpha of 0. */
+static lk_status adalora_scaling_of(const lk_peft_config *config, const char *module, lk_peft_scaling *out) {
+    double alpha = config->lora_alpha > 0.0 ? config->lora_alpha : (double)config->init_r;
+    *out = (lk_peft_scaling){config->init_r, alpha, alpha / ((double)config->init_r + 1e-5)};
+    lk_text key;
+    lk_text_init(&key, config->context);
+    lk_text_printf(&key, "%s.lora_E", module);
+    lk_status status = lk_text_status(&key);
+    const json_t *list = status == LK_OK ? json_object_get(config->rank_pattern, key.data) : NULL;
+    lk_text_free(&key);
+    if (list == NULL) {
+        return status;
+    }
+    out->rank = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        out->rank += json_is_true(json_array_get(list, i));
+    }
+    return LK_OK;
+}
+
 lk_status lk_peft_scaling_of(const lk_peft_config *config, const char *module, lk_peft_scaling *out) {
     double rank = (double)config->r, alpha = config->lora_alpha;
+    if (config->peft_type == LK_PEFT_ADALORA) {
+        return adalora_scaling_of(config, module, out);
+    }
     *out = (lk_peft_scaling){0};
     LK_TRY(pattern_value(config, "rank_pattern", config->rank_pattern, module, &rank));
     LK_TRY(pattern_value(config, "alpha_pattern", config->alpha_pattern, module, &alpha));

@@ -52,4 +52,8 @@ void lk_build_adamw(lk_graph *graph, lk_tensor *hyper, lk_tensor *norm, int coun
                     lk_tensor *const *gradients, lk_tensor *const *first, lk_tensor *const *second,
                     const float *learning_rate_scales, const float *weight_decay_scales);
 
+lk_tensor *lk_build_orthogonality(lk_graph *graph, lk_tensor *gram);
+void lk_build_importance(lk_graph *graph, lk_tensor *hyper, lk_tensor *norm, lk_tensor *parameter, lk_tensor *gradient,
+                         lk_tensor *sensitivity, lk_tensor *uncertainty);
+
 #endif

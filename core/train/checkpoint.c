@@ -1,6 +1,7 @@
-/* A checkpoint is a folder: state.safetensors with the adapter's tensors and their moments, and checkpoint.json with
- * the step, the place in the data and what must agree for the run to go on bit for bit. checkpoint.json is written
- * last, after the tensors it belongs to, whose hash it holds: a checkpoint that was cut short is not taken for whole.
+/* A checkpoint is a folder: state.safetensors with the adapter's tensors, their moments and the method's state, and
+ * checkpoint.json with the step, the place in the data and what must agree for the run to go on bit for bit.
+ * checkpoint.json is written last, after the tensors it belongs to, whose hash it holds: a checkpoint that was cut
+ * short is not taken for whole.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,7 +14,10 @@
 enum { PER_TENSOR = 3 }; /* the value and its two moments */
 
 static lk_variable *state_variable(const lk_trainer *trainer, int32_t index) {
-    int32_t tensor = index / PER_TENSOR;
+    int32_t tensor = index / PER_TENSOR, count = PER_TENSOR * lk_adapter_num_trained(trainer->adapter);
+    if (index >= count) {
+        return trainer->adapter->states[index - count];
+    }
     switch (index % PER_TENSOR) {
     case 0:
         return lk_adapter_trained_at(trainer->adapter, tensor)->value;
@@ -25,7 +29,7 @@ static lk_variable *state_variable(const lk_trainer *trainer, int32_t index) {
 }
 
 static int32_t num_state(const lk_trainer *trainer) {
-    return PER_TENSOR * lk_adapter_num_trained(trainer->adapter);
+    return PER_TENSOR * lk_adapter_num_trained(trainer->adapter) + trainer->adapter->num_states;
 }
 
 /* All state in host memory, one block. */

@@ -78,6 +78,16 @@ static lk_status add_state(lk_trainer *trainer) {
     return LK_OK;
 }
 
+/* The micro-batches of a step add up to one penalty. */
+static void add_penalty(lk_trainer *trainer, lk_graph *graph) {
+    const lk_adapter_method *method = trainer->adapter->method;
+    lk_tensor *penalty = method->penalty != NULL ? method->penalty(graph, trainer->adapter) : NULL;
+    if (penalty != NULL) {
+        float share = 1.0f / (float)trainer->options.gradient_accumulation_steps;
+        trainer->loss = lk_build_add(graph, trainer->loss, lk_build_scale(graph, penalty, share));
+    }
+}
+
 static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
     lk_adapter *adapter = trainer->adapter;
     int32_t count = lk_adapter_num_trained(adapter);
@@ -85,6 +95,7 @@ static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
     lk_tensor *hidden = trainer->model->family->forward(&forward);
     trainer->loss = lk_forward_loss(&forward, hidden, lk_graph_variable(graph, trainer->inputs.targets),
                                     lk_graph_variable(graph, trainer->inputs.loss_scale));
+    add_penalty(trainer, graph);
     lk_graph_mark_output(graph, trainer->loss);
     LK_TRY(lk_graph_status(graph));
     lk_tensor **targets = lk_calloc(trainer->context, 2 * (size_t)count + 1, sizeof(lk_tensor *));
@@ -144,6 +155,9 @@ static lk_status build_update(lk_trainer *trainer, lk_graph *graph) {
         }
         lk_build_adamw(graph, lk_graph_variable(graph, trainer->hyper), trainer->norm, (int)count, values, projected,
                        first, second, scales, NULL);
+        if (adapter->method->observe != NULL) {
+            adapter->method->observe(graph, adapter, trainer->norm);
+        }
         lk_build_clear(graph, (int)count, gradients);
         status = lk_graph_status(graph);
     }
@@ -213,21 +227,11 @@ static lk_status compile_micro(lk_trainer *trainer) {
     }
 }
 
-/* Rows or modules that are dropped at random: PEFT's files may say so, which matters for training only. */
-static lk_status check_adapter(lk_context *context, const lk_adapter *adapter) {
-    const lk_peft_config *config = &adapter->config;
-    if (config->rank_dropout > 0.0 || config->module_dropout > 0.0) {
-        return lk_fail(context, LK_STATUS_UNSUPPORTED,
-                       "the adapter has %s, with which this build does not train: set it to 0 in adapter_config.json",
-                       config->rank_dropout > 0.0 ? "rank_dropout" : "module_dropout");
-    }
-    return LK_OK;
-}
-
 static lk_status create(lk_trainer *trainer) {
     bool plan_only = trainer->plan_only;
-    LK_TRY(check_adapter(trainer->context, trainer->adapter));
     LK_TRY(check_options(trainer->context, &trainer->options));
+    const lk_adapter_run run = {trainer->options.total_steps, trainer->options.max_grad_norm};
+    LK_TRY(lk_adapter_prepare(trainer->adapter, &run));
     lk_device *home = plan_only ? NULL : lk_session_main_device(trainer->model->session);
     LK_TRY(lk_variables_create(trainer->context, home, &trainer->variables));
     LK_TRY(add_state(trainer));
@@ -402,7 +406,10 @@ lk_status lk_trainer_accumulate(lk_trainer *trainer, lk_step_report *report) {
 }
 
 static lk_status update(lk_trainer *trainer, lk_step_report *report) {
+    lk_adapter *adapter = trainer->adapter;
+    const lk_adapter_method *method = adapter->method;
     LK_TRY(upload_hyper(trainer, report->learning_rate));
+    LK_TRY(method->before_update != NULL ? method->before_update(adapter, trainer->step) : LK_OK);
     float norm;
     LK_TRY(lk_program_run(trainer->update));
     LK_TRY(lk_program_read(trainer->update, trainer->norm, &norm, sizeof norm));
@@ -411,7 +418,7 @@ static lk_status update(lk_trainer *trainer, lk_step_report *report) {
         return not_finite(trainer, "gradient norm", (double)norm);
     }
     trainer->step++;
-    return LK_OK;
+    return method->after_update != NULL ? method->after_update(adapter, trainer->step - 1) : LK_OK;
 }
 
 lk_status lk_trainer_step(lk_trainer *trainer, lk_step_report *report) {

@@ -248,7 +248,7 @@ START_TEST(test_names_round_trip) {
     for (size_t i = 0; i < LK_COUNT(all); i++) {
         lk_text text;
         lk_text_init(&text, context);
-        lk_peft_name(&text, "a.b", all[i], "bias");
+        lk_peft_name(&text, LK_PEFT_LORA, "a.b", all[i], "bias");
         ck_assert_str_eq(text.data, expected[i]);
         lk_text_free(&text);
     }

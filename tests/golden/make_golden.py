@@ -24,11 +24,13 @@ import peft
 import torch
 import transformers
 from peft import (
+    AdaLoraConfig,
     IA3Config,
     LoHaConfig,
     LoKrConfig,
     LoraConfig,
     OFTConfig,
+    PeftModel,
     VeraConfig,
     get_peft_model,
     get_peft_model_state_dict,
@@ -398,6 +400,26 @@ RUNS = {
         "seq": 24,
         "steps": 8,
     },
+    "llama-linear-adalora": {
+        "model": "tiny-llama-linear",
+        "config": AdaLoraConfig,
+        "adapter": {
+            "init_r": 6,
+            "target_r": 3,
+            "lora_alpha": 12,
+            "tinit": 2,
+            "tfinal": 3,
+            "deltaT": 2,
+            "total_step": 12,
+            "orth_reg_weight": 0.1,
+            "target_modules": ["q_proj", "down_proj", "gate_proj"],
+        },
+        "seq": 24,
+        "steps": 12,
+        "max_grad_norm": 1.5,
+        "lr": 3e-3,
+        "merged": True,
+    },
     "gpt2-conv1d": {
         "model": "tiny-gpt2",
         "adapter": {
@@ -549,6 +571,8 @@ def initialise(model, run, random):
             value = random.uniform(-bound, bound, tuple(parameter.shape))
         elif "oft_R" in key:
             value = 0.05 * random.standard_normal(tuple(parameter.shape))
+        elif "lora_E" in key:
+            value = 0.5 * random.standard_normal(tuple(parameter.shape))
         elif "vera_lambda" in key or "ia3_l" in key:
             value = parameter.detach().numpy() + 0.2 * random.standard_normal(tuple(parameter.shape))
         else:
@@ -616,6 +640,14 @@ def make_optimizer(model, run):
     )
 
 
+def make_base(run, models):
+    base = model_class(run["model"]).from_pretrained(
+        models / run["model"], dtype=torch.float32, attn_implementation="eager"
+    )
+    base.config.use_cache = False
+    return base
+
+
 def make_run(name, models, folder):
     run = DEFAULTS | RUNS[name]
     folder.mkdir(parents=True, exist_ok=True)
@@ -625,10 +657,7 @@ def make_run(name, models, folder):
     micro = [tensors_of(rows[i : i + batch], run) for i in range(0, len(rows), batch)]
     steps = [micro[i : i + accumulation] for i in range(0, len(micro), accumulation)]
 
-    base = model_class(run["model"]).from_pretrained(
-        models / run["model"], dtype=torch.float32, attn_implementation="eager"
-    )
-    base.config.use_cache = False
+    base = make_base(run, models)
     task = "SEQ_CLS" if run["task"] == "classify" else "CAUSAL_LM"
     model = get_peft_model(base, run["config"](task_type=task, **run["adapter"]))
     model.train()
@@ -637,6 +666,7 @@ def make_run(name, models, folder):
 
     optimizer = make_optimizer(model, run)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    trainable = sum(p.numel() for p in parameters)
     if run["schedule"] == "cosine":
         schedule = transformers.get_cosine_schedule_with_warmup(optimizer, run["warmup_steps"], run["steps"])
     else:
@@ -657,15 +687,20 @@ def make_run(name, models, folder):
         if run["max_grad_norm"] is not None:
             torch.nn.utils.clip_grad_norm_(parameters, run["max_grad_norm"])
         optimizer.step()
+        if run["config"] is AdaLoraConfig:
+            model.base_model.update_and_allocate(step)
         schedule.step()
     save_adapter(model, run, folder / "final_adapter")
+    if run["config"] is AdaLoraConfig:  # without the ranks that were given up, as its file
+        model = PeftModel.from_pretrained(make_base(run, models), folder / "final_adapter", is_trainable=True).train()
+        parameters = [p for p in model.parameters() if p.requires_grad]
 
     final_loss, _, final_logits = backward(model, steps[0])
     final = gradients(model)
     save_file(final, folder / "final_batch0_grads.safetensors")
     result = {
         "model": run["model"],
-        "trainable": sum(p.numel() for p in parameters),
+        "trainable": trainable,
         "settings": {k: run[k] for k in DEFAULTS if k not in NOT_SETTINGS} | {"dropout": 0.0},
         "loss": "mean over the unmasked shifted targets of all micro-batches of an optimizer step",
         "losses": losses,

@@ -409,6 +409,14 @@ static void add_cayley(int64_t blocks, int64_t size) {
     }
 }
 
+static void add_orthogonality(int64_t rank) {
+    op_case *self = begin(LK_OP_ORTHOGONALITY, "r=%d", (int)rank);
+    input(self, VALUES_NORMAL, 0, 2, rank, rank);
+    self = begin(LK_OP_ORTHOGONALITY_BACKWARD, "r=%d", (int)rank);
+    input(self, VALUES_NORMAL, 0, 1, 1, 0);
+    input(self, VALUES_NORMAL, 0, 2, rank, rank);
+}
+
 static void add_rope(int64_t tokens, int64_t heads, int32_t head_dim, int64_t half) {
     op_case *self = begin(LK_OP_ROPE_TABLE, "T=%d D/2=%d", (int)tokens, (int)half);
     input(self, VALUES_POSITIONS, 97, 1, tokens, 0);
@@ -565,6 +573,15 @@ static void add_optimizer(int64_t rows, int64_t columns) {
     self = begin(LK_OP_GRAD_NORM, "%dx%d", (int)rows, (int)columns);
     input(self, VALUES_NORMAL, 0, 2, rows, columns);
     input(self, VALUES_SMALL, 0, 1, columns, 0);
+    for (int clip = 0; clip < 2; clip++) {
+        self = begin(LK_OP_IMPORTANCE, "%dx%d%s", (int)rows, (int)columns, clip ? " norm overflowed" : "");
+        input(self, VALUES_HYPER, 0, 1, LK_IMPORTANCE_HYPER_COUNT, 0);
+        input(self, clip ? VALUES_INFINITE : VALUES_POSITIVE, 0, 1, 1, 0);
+        input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        input(self, VALUES_NORMAL, 0, 2, rows, columns);
+        input(self, VALUES_POSITIVE, 0, 2, rows, columns)->role = LK_ROLE_STATE;
+        input(self, VALUES_POSITIVE, 0, 2, rows, columns)->role = LK_ROLE_STATE;
+    }
     for (int clip = 0; clip < 3; clip++) {
         static const float rates[] = {1.0f, 16.0f}, decays[] = {1.0f, 0.0f};
         self = begin(LK_OP_ADAMW, "%dx%d%s", (int)rows, (int)columns,
@@ -717,6 +734,8 @@ const op_case *op_cases(int *count) {
         add_slice_columns(33, 195);
         add_transpose(5, 3, 7);
         add_blocks(5, 3, 4);
+        add_orthogonality(2);
+        add_orthogonality(12);
         add_blocks(70, 2, 19);
         add_cayley(3, 4);
         add_cayley(2, 19);

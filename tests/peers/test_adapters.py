@@ -16,6 +16,7 @@ from conftest import (
     read_ids,
 )
 from peft import (
+    AdaLoraConfig,
     IA3Config,
     LoHaConfig,
     LoKrConfig,
@@ -50,6 +51,7 @@ MADE = {
         "stories260k",
         LoKrConfig(r=2, alpha=3, target_modules=ALL_LINEAR, decompose_factor=4, decompose_both=True),
     ),
+    "adalora": ("tiny-qwen2", AdaLoraConfig(init_r=5, target_r=3, total_step=10, target_modules="all-linear")),
     "oft": ("tiny-qwen2", OFTConfig(oft_block_size=12, target_modules="all-linear", num_cayley_neumann_terms=7)),
     "oft-exact": (
         "stories260k",
@@ -85,7 +87,15 @@ def run_of(model_name):
 
 
 # A tensor of the method that starts at zero.
-STARTS_AT_ZERO = {"lora": "lora_B", "rslora": "lora_B", "dora": "lora_B", "loha": "hada_w2_b", "lokr": "lokr_w1", "oft": "oft_R"}
+STARTS_AT_ZERO = {
+    "adalora": "lora_E",
+    "dora": "lora_B",
+    "loha": "hada_w2_b",
+    "lokr": "lokr_w1",
+    "lora": "lora_B",
+    "oft": "oft_R",
+    "rslora": "lora_B",
+}
 
 
 @pytest.mark.parametrize("method", sorted(STARTS_AT_ZERO))
@@ -161,7 +171,7 @@ def test_a_merged_model_gives_the_adapters_logits(lorikeet, tmp_path, name):
         assert_close(logits_of(merged, ids), logits_of(adapted, ids), absolute=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dora", "ia3", "loha", "lokr-factor", "oft", "vera"])
+@pytest.mark.parametrize("name", ["adalora", "dora", "ia3", "loha", "lokr-factor", "oft", "vera"])
 def test_other_methods_merge_too(lorikeet, tmp_path, name):
     model_name, model = make_adapter(name, tmp_path / "adapter")
     lorikeet("merge", "--model", MODELS / model_name, "--adapter", tmp_path / "adapter", "--out", tmp_path / "merged")

@@ -14,6 +14,8 @@ LOSS = 1e-4  # another order of summation stays near 1e-6, any left-out feature 
 @pytest.mark.parametrize("name", golden_runs())
 def test_shipped_adapters_mean_the_same_to_peft(name):
     """The golden files against this PEFT: a failure here is not the program's."""
+    if "adalora" in name:
+        pytest.skip("the run's losses contain AdaLoRA's penalty")
     folder, result = golden(name)
     first = read_ids(folder / "batches.ids")[: result["settings"]["batch"] * result["settings"]["accumulation"]]
     for adapter, loss in (("init_adapter", result["losses"][0]), ("final_adapter", result["final_on_batch0"]["loss"])):

@@ -33,6 +33,7 @@ static const char *const runs[] = {
     "llama-linear-lokr",
     "llama-linear-oft",
     "qwen2-oft-shared",
+    "llama-linear-adalora",
     "gpt2-conv1d",
     "bert-classify",
     "roberta-classify",
@@ -166,7 +167,11 @@ static double compare_tensors(golden *self, const char *expected, const char *fr
     lk_adapter_info info;
     lk_adapter_get_info(self->adapter, &info);
     int64_t stored = gradients ? info.num_tensors : lk_adapter_num_tensors(self->adapter);
-    ck_assert_uint_eq((size_t)stored, lk_safetensors_count(file));
+    size_t count_stored = 0;
+    for (size_t i = 0; i < lk_safetensors_count(file); i++) {
+        count_stored += lk_safetensors_at(file, i)->bytes > 0; /* AdaLoRA may leave a layer no rank */
+    }
+    ck_assert_uint_eq((size_t)stored, count_stored);
     double worst = 0.0;
     for (int64_t i = 0; i < info.num_tensors; i++) {
         const char *name;
@@ -200,6 +205,16 @@ static double compare_tensors(golden *self, const char *expected, const char *fr
     return worst;
 }
 
+static void reload(golden *self) {
+    char folder[] = "lk_golden_XXXXXX", command[64];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    SUCCEEDS(self, lk_adapter_save(self->adapter, folder));
+    stop(self);
+    SUCCEEDS(self, lk_adapter_load(self->model, folder, &self->adapter));
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
 static double check_gradients(golden *self, const char *adapter, const char *expected) {
     start(self, adapter);
     lk_step_report report;
@@ -227,8 +242,12 @@ START_TEST(test_training_agrees_with_pytorch) {
         ck_assert_int_eq(report.targets,
                          json_integer_value(json_array_get(json_object_get(self.losses, "targets"), i)));
     }
+    bool prunes = strcmp(self.adapter->method->name, "adalora") == 0;
+    if (prunes) { /* ranks are left out of the file: what was trained is compared as it is stored */
+        reload(&self);
+    }
     double adapter = compare_tensors(&self, "final_adapter/adapter_model.safetensors",
-                                     "init_adapter/adapter_model.safetensors", false);
+                                     prunes ? NULL : "init_adapter/adapter_model.safetensors", false);
     stop(&self);
     double last = check_gradients(&self, "final_adapter", "final_batch0_grads.safetensors"), first = 0.0;
     if (lk_path_is_file(in_folder(&self, "step0_grads.safetensors"))) {
