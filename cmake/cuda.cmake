@@ -1,4 +1,4 @@
-# The kernels of the CUDA backend, compiled by nvcc to one fatbin per file of shaders/ (and native/), embedded in the
+# The kernels of the CUDA backend, compiled by nvcc to one fatbin per file of shaders/ and shaders/native/cuda, embedded in the
 # library. Only nvcc is needed, no CUDA library; without it the backend is there and says so.
 #
 # LK_CUDA_ARCHITECTURES: which GPUs get machine code. PTX of the first is always there for newer ones, which the driver
@@ -43,7 +43,8 @@ if(LK_CUDA AND LK_NVCC)
     endif()
   endforeach()
   message(STATUS "CUDA ${LK_CUDA_TOOLKIT}: kernels for sm_${architectures} and PTX")
-  file(GLOB LK_CUDA_PRELUDES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/lk_*.h)
+  file(GLOB LK_CUDA_PRELUDES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/lk_*.h
+    ${PROJECT_SOURCE_DIR}/shaders/native/cuda/*.h)
   set(fatbins)
   # lk_cuda_image(<name> <source> <dependencies>...)
   function(lk_cuda_image name source)
@@ -60,7 +61,7 @@ extern const unsigned char lk_cuda_image_${name}[], lk_cuda_image_end_${name}[];
     set(table "${table}    {\"${name}\", lk_cuda_image_${name}, lk_cuda_image_end_${name}},\n" PARENT_SCOPE)
   endfunction()
   foreach(file IN LISTS LK_CUDA_FILES)
-    lk_cuda_image(${file} ${PROJECT_BINARY_DIR}/cuda/${file}.cu ${PROJECT_SOURCE_DIR}/shaders/${file}.lk ${LK_CUDA_PRELUDES})
+    lk_cuda_image(${file} ${PROJECT_BINARY_DIR}/cuda/${file}.cu ${LK_CUDA_FILES_${file}} ${LK_CUDA_PRELUDES})
   endforeach()
   set_source_files_properties(${LK_CUDA_IMAGES} PROPERTIES OBJECT_DEPENDS "${fatbins}")
 else()

@@ -1,6 +1,6 @@
 # lk_cuda_variants(<variable> <folder>): of backends/cuda/variants.txt one <file>.cu per kernel file, with all its
-# variants, into <folder>; <variable> becomes the list of their names. A file is written only when its text changes.
-# Both nvcc and, for the tests, the host's compiler take them.
+# variants, into <folder>; <variable> becomes the list of their names, <variable>_<name> the file that is included. A file
+# is written only when its text changes. Both nvcc and, for the tests, the host's compiler take them.
 function(lk_cuda_variants variable folder)
   set(table ${PROJECT_SOURCE_DIR}/backends/cuda/variants.txt)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${table})
@@ -9,9 +9,20 @@ function(lk_cuda_variants variable folder)
   foreach(row IN LISTS rows)
     string(REPLACE " " ";" words "${row}")
     list(POP_FRONT words file entry)
+    set(native OFF)
+    if(file MATCHES "^native/(.*)$")
+      set(native ON)
+      set(file ${CMAKE_MATCH_1})
+    endif()
     if(NOT file IN_LIST files)
       list(APPEND files ${file})
-      set(text_${file} "#include \"lk_cuda.h\"\n")
+      if(native)
+        set(text_${file} "#include \"native/cuda/vocabulary.h\"\n")
+        set(source_${file} native/cuda/${file}.cu)
+      else()
+        set(text_${file} "#include \"lk_cuda.h\"\n")
+        set(source_${file} ${file}.lk)
+      endif()
     endif()
     # every combination, as a name and the text that sets its constants
     set(names ${entry})
@@ -35,9 +46,13 @@ function(lk_cuda_variants variable folder)
       endforeach()
       set(names ${more})
     endforeach()
+    set(prelude "#include \"lk_common.h\"\n#include \"lk_tile.h\"\n")
+    if(native)
+      set(prelude)
+    endif()
     foreach(name IN LISTS names)
       string(APPEND text_${file} "\n${set_${name}}#define LK_ENTRY_${entry} 1\n#define LK_VARIANT ${name}\n"
-        "namespace variant_${name} {\n#include \"lk_common.h\"\n#include \"lk_tile.h\"\n#include \"${file}.lk\"\n}\n"
+        "namespace variant_${name} {\n${prelude}#include \"${source_${file}}\"\n}\n"
         "#ifdef LK_REGISTER\nLK_REGISTER(variant_${name}, ${name})\n#endif\n"
         "${undo}#undef LK_ENTRY_${entry}\n#undef LK_VARIANT\n")
     endforeach()
@@ -50,6 +65,7 @@ function(lk_cuda_variants variable folder)
     if(NOT old STREQUAL text_${file})
       file(WRITE ${folder}/${file}.cu "${text_${file}}")
     endif()
+    set(${variable}_${file} ${PROJECT_SOURCE_DIR}/shaders/${source_${file}} PARENT_SCOPE)
   endforeach()
   set(${variable} ${files} PARENT_SCOPE)
 endfunction()

@@ -117,8 +117,9 @@ typedef struct lk_rope_attributes {
 typedef struct lk_attention_attributes {
     int32_t num_attention_heads, num_key_value_heads, head_dim;
     float scale;
-    bool causal;    /* query i of n sees keys up to i + (keys - n) */
-    int32_t window; /* > 0: and only the last `window` of those (itself included); 0: no limit */
+    bool causal;     /* query i of n sees keys up to i + (keys - n) */
+    int32_t window;  /* > 0: and only the last `window` of those (itself included); 0: no limit */
+    bool allow_bf16; /* operands of its products may be rounded to bf16 (the weights are stored so); sums stay fp32 */
 } lk_attention_attributes;
 
 typedef struct lk_embedding_attributes {

@@ -6,7 +6,7 @@
 
 typedef struct call {
     CUfunction function;
-    unsigned grid[2], group;
+    unsigned grid[2], group, shared_bytes;
     int32_t command, num_buffers, num_parameters;
     CUdeviceptr buffers[LK_LAUNCH_BUFFERS];
     uint32_t parameters[LK_LAUNCH_PARAMETERS];
@@ -26,6 +26,7 @@ static lk_status make_call(lk_cuda_device *self, const lk_launch *launch, call *
     out->grid[0] = (unsigned)launch->groups[0];
     out->grid[1] = (unsigned)launch->groups[1];
     out->group = (unsigned)launch->constants[0].value;
+    out->shared_bytes = (unsigned)launch->shared_bytes;
     out->command = launch->command;
     out->num_buffers = launch->num_buffers;
     out->num_parameters = launch->num_parameters;
@@ -48,8 +49,8 @@ static CUresult launch(lk_cuda_device *self, call *c) {
         arguments[count++] = &c->parameters[i];
     }
     arguments[count] = &last;
-    return self->api->cuLaunchKernel(c->function, c->grid[0], c->grid[1], 1, c->group, 1, 1, 0, self->stream, arguments,
-                                     NULL);
+    return self->api->cuLaunchKernel(c->function, c->grid[0], c->grid[1], 1, c->group, 1, 1, c->shared_bytes,
+                                     self->stream, arguments, NULL);
 }
 
 static lk_status failed(lk_cuda_device *self, const lk_commands *list, int32_t command, CUresult error) {

@@ -51,5 +51,9 @@ lk_status lk_cuda_function(lk_cuda_device *self, const lk_launch *launch, CUfunc
     lk_cuda_variant_name(launch, name);
     LK_TRY(module_of(self, launch->file, &module));
     CUresult error = self->api->cuModuleGetFunction(out, module, name);
+    if (error == CUDA_SUCCESS && launch->shared_bytes > LK_CUDA_STATIC_SHARED) {
+        error = self->api->cuFuncSetAttribute(*out, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                              (int)launch->shared_bytes);
+    }
     return error == CUDA_SUCCESS ? LK_OK : lk_cuda_fail(self, error, name);
 }

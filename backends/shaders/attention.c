@@ -101,25 +101,30 @@ size_t lk_scratch_attention_backward(const lk_device_caps *caps, const lk_node *
     return (size_t)lk_count_of(node->inputs[LSE]) * sizeof(float);
 }
 
-void lk_record_attention_backward(lk_recorder *recorder, const lk_command *command) {
-    const lk_node *node = command->node;
-    const lk_attention_attributes *a = &node->attributes.attention;
-    int64_t rows = lk_count_of(node->inputs[LSE]), tokens = node->inputs[Q]->shape[0];
+void lk_record_attention_delta(lk_recorder *recorder, const lk_command *command, const lk_binding *delta) {
+    int64_t rows = lk_count_of(command->node->inputs[LSE]);
     lk_launch *launch =
         lk_launch_begin(recorder, "attention_backward", "attention_delta", lk_lanes_for_elements(recorder->caps));
     lk_launch_buffer(launch, &command->inputs[DO]);
     lk_launch_buffer(launch, &command->inputs[O]);
-    lk_launch_buffer(launch, &command->scratch);
+    lk_launch_buffer(launch, delta);
     lk_launch_int(launch, rows);
-    lk_launch_int(launch, a->head_dim);
+    lk_launch_int(launch, command->node->attributes.attention.head_dim);
     lk_launch_cover(launch, recorder, rows);
+}
+
+void lk_record_attention_backward(lk_recorder *recorder, const lk_command *command) {
+    const lk_node *node = command->node;
+    const lk_attention_attributes *a = &node->attributes.attention;
+    int64_t tokens = node->inputs[Q]->shape[0];
+    lk_record_attention_delta(recorder, command, &command->scratch);
     for (int pass = 0; pass < 2; pass++) {
         bool wants_0 = node->outputs[pass == 0 ? 0 : 1] != NULL, wants_1 = pass == 1 && node->outputs[2] != NULL;
         if (!wants_0 && !wants_1) {
             continue;
         }
         tiles t = tiles_for(recorder->caps, node, pass == 0 ? 64 : 32);
-        launch =
+        lk_launch *launch =
             begin(recorder, "attention_backward", pass == 0 ? "attention_backward_dq" : "attention_backward_dkv", &t);
         for (int i = DO; i <= V; i++) {
             lk_launch_buffer(launch, &command->inputs[i]);

@@ -87,9 +87,10 @@ static int64_t chunk_of(const lk_node *node) {
     return LK_MIN(tokens, (even + 63) / 64 * 64); /* 64 rows of floats are a multiple of LK_BUFFER_ALIGNMENT */
 }
 
-static size_t product_scratch(const lk_device_caps *caps, const lk_node *node) {
+static size_t product_scratch(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     int64_t chunk = chunk_of(node), vocab = node->inputs[1]->shape[0], width = node->inputs[1]->shape[1];
-    return LK_MAX(lk_product_scratch(caps, chunk, vocab, width), lk_product_scratch(caps, chunk, width, vocab));
+    lk_dtype dtype = node->inputs[1]->dtype;
+    return LK_MAX(by->scratch(caps, chunk, vocab, width, dtype), by->scratch(caps, chunk, width, vocab, dtype));
 }
 
 bool lk_supports_linear_cross_entropy(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
@@ -97,17 +98,26 @@ bool lk_supports_linear_cross_entropy(const lk_device_caps *caps, const lk_node 
     return lk_supports_f32_but(node, 1, why);
 }
 
-double lk_cost_linear_cross_entropy(const lk_device_caps *caps, const lk_node *node) {
+double lk_cost_linear_cross_entropy_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     int64_t tokens = node->inputs[0]->shape[0], vocab = node->inputs[1]->shape[0], width = node->inputs[1]->shape[1];
-    double seconds = lk_product_cost(caps, tokens, vocab, width);
-    seconds += node->outputs[1] != NULL ? lk_product_cost(caps, tokens, width, vocab) : 0.0;
+    lk_dtype dtype = node->inputs[1]->dtype;
+    double seconds = by->cost(caps, tokens, vocab, width, dtype);
+    seconds += node->outputs[1] != NULL ? by->cost(caps, tokens, width, vocab, dtype) : 0.0;
     return seconds + 12.0 * (double)tokens * (double)vocab / caps->bandwidth;
 }
 
-size_t lk_scratch_linear_cross_entropy(const lk_device_caps *caps, const lk_node *node) {
+double lk_cost_linear_cross_entropy(const lk_device_caps *caps, const lk_node *node) {
+    return lk_cost_linear_cross_entropy_by(&lk_products_dialect, caps, node);
+}
+
+size_t lk_scratch_linear_cross_entropy_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     size_t logits = (size_t)chunk_of(node) * (size_t)node->inputs[1]->shape[0] * sizeof(float);
     size_t losses = (size_t)node->inputs[0]->shape[0] * sizeof(float);
-    return aligned(logits) + aligned(losses) + product_scratch(caps, node);
+    return aligned(logits) + aligned(losses) + product_scratch(by, caps, node);
+}
+
+size_t lk_scratch_linear_cross_entropy(const lk_device_caps *caps, const lk_node *node) {
+    return lk_scratch_linear_cross_entropy_by(&lk_products_dialect, caps, node);
 }
 
 void lk_record_linear_cross_entropy(lk_recorder *recorder, const lk_command *command) {
@@ -118,7 +128,8 @@ void lk_record_linear_cross_entropy(lk_recorder *recorder, const lk_command *com
     lk_binding logits = lk_binding_part(&command->scratch, 0, logits_bytes);
     lk_binding losses = lk_binding_part(&command->scratch, aligned(logits_bytes), losses_bytes);
     size_t used = aligned(logits_bytes) + aligned(losses_bytes);
-    lk_binding scratch = lk_binding_part(&command->scratch, used, product_scratch(recorder->caps, node));
+    lk_binding scratch =
+        lk_binding_part(&command->scratch, used, product_scratch(lk_products_of(recorder), recorder->caps, node));
     for (int64_t first = 0; first < tokens; first += chunk) {
         int64_t rows = LK_MIN(chunk, tokens - first);
         size_t offset = (size_t)(first * width) * sizeof(float), bytes = (size_t)(rows * width) * sizeof(float);

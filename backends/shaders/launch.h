@@ -31,6 +31,7 @@ typedef struct lk_launch {
     uint32_t parameters[LK_LAUNCH_PARAMETERS]; /* in order; floats by their bits */
     int32_t num_types, num_constants, num_buffers, num_parameters;
     int32_t groups[2];
+    size_t shared_bytes;          /* that a native kernel of CUDA asks for; the others declare theirs */
     int32_t command;              /* which of the recorded commands it belongs to */
     struct lk_recorder *recorder; /* learns of what does not fit; NULL: it is dropped */
 } lk_launch;
@@ -40,8 +41,9 @@ typedef struct lk_recorder {
     const lk_device_caps *caps;
     lk_launch *launches;
     int32_t count, capacity;
-    int32_t command;  /* that is being recorded */
-    lk_status status; /* of the first failure; later calls do nothing */
+    int32_t command;                    /* that is being recorded */
+    const struct lk_products *products; /* who makes its products; NULL: the dialect's kernels (rows.h) */
+    lk_status status;                   /* of the first failure; later calls do nothing */
 } lk_recorder;
 typedef void (*lk_record_function)(lk_recorder *recorder, const lk_command *command);
 

@@ -6,12 +6,14 @@ enum { B_DY = 0, B_X = 1, B_WEIGHT = 2, B_LORA_A = 3, B_LORA_B = 4, B_S = 5, B_R
 
 typedef struct sizes {
     int64_t tokens, in, out, rank;
+    lk_dtype type; /* of the weight */
 } sizes;
 
 static sizes sizes_of(const lk_node *node) {
     bool backward = node->op == LK_OP_LORA_LINEAR_BACKWARD;
     const lk_tensor *weight = node->inputs[backward ? B_WEIGHT : WEIGHT];
-    return (sizes){node->inputs[0]->shape[0], weight->shape[1], weight->shape[0], node->inputs[LORA_A]->shape[0]};
+    return (sizes){node->inputs[0]->shape[0], weight->shape[1], weight->shape[0], node->inputs[LORA_A]->shape[0],
+                   weight->dtype};
 }
 
 /* Scratch memory is handed out from the front, in steps of the alignment; only counted where there is no buffer. */
@@ -45,18 +47,40 @@ bool lk_supports_lora_backward(const lk_device_caps *caps, const lk_node *node, 
 }
 
 /* The sum of the products that the node is made of. */
-double lk_cost_lora(const lk_device_caps *caps, const lk_node *node) {
+double lk_cost_lora_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     sizes z = sizes_of(node);
     bool forward = node->op == LK_OP_LORA_LINEAR, merged = node->attributes.lora.order == LK_LORA_MERGED;
     double seconds = 0.0;
     if (forward || node->outputs[0] != NULL) {
-        seconds += lk_product_cost(caps, z.tokens, z.out, z.in);
-        seconds += merged ? lk_product_cost(caps, z.out, z.in, z.rank) : lk_product_cost(caps, z.tokens, z.out, z.rank);
+        seconds += by->cost(caps, z.tokens, z.out, z.in, z.type);
+        seconds += merged ? by->cost(caps, z.out, z.in, z.rank, LK_DTYPE_F32)
+                          : by->cost(caps, z.tokens, z.out, z.rank, LK_DTYPE_F32);
     }
     for (int i = 1; i < 3; i++) {
-        seconds += node->outputs[i] != NULL ? lk_product_cost(caps, z.tokens, z.rank, z.in) : 0.0;
+        seconds += node->outputs[i] != NULL ? by->cost(caps, z.tokens, z.rank, z.in, LK_DTYPE_F32) : 0.0;
     }
     return seconds;
+}
+
+double lk_cost_lora(const lk_device_caps *caps, const lk_node *node) {
+    return lk_cost_lora_by(&lk_products_dialect, caps, node);
+}
+
+/* The most that one of them needs: of the weight's, or of a low-rank one. */
+static size_t product_scratch(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
+    enum { FORWARD = 2, BACKWARD = 6 };
+    sizes z = sizes_of(node);
+    const int64_t shapes[][3] = {{z.tokens, z.rank, z.in}, {z.tokens, z.out, z.rank}, {z.tokens, z.rank, z.out},
+                                 {z.tokens, z.in, z.rank}, {z.rank, z.in, z.tokens},  {z.out, z.rank, z.tokens}};
+    bool forward = node->op == LK_OP_LORA_LINEAR;
+    size_t most = by->scratch(caps, z.tokens, forward ? z.out : z.in, forward ? z.in : z.out, z.type);
+    for (int i = forward ? 0 : FORWARD; i < (forward ? FORWARD : BACKWARD); i++) {
+        most = LK_MAX(most, by->scratch(caps, shapes[i][0], shapes[i][1], shapes[i][2], LK_DTYPE_F32));
+    }
+    if (node->attributes.lora.order == LK_LORA_MERGED) {
+        most = LK_MAX(most, by->scratch(caps, z.out, z.in, z.rank, LK_DTYPE_F32));
+    }
+    return most;
 }
 
 /* W + scale B A */
@@ -84,13 +108,11 @@ typedef struct forward_parts {
     lk_binding dropped, s, merged, product;
 } forward_parts;
 
-static forward_parts forward_layout(const lk_device_caps *caps, const lk_node *node, pool *memory) {
+static forward_parts forward_layout(const lk_products *by, const lk_device_caps *caps, const lk_node *node,
+                                    pool *memory) {
     sizes z = sizes_of(node);
     bool merged = node->attributes.lora.order == LK_LORA_MERGED;
     forward_parts parts = {0};
-    size_t product =
-        LK_MAX(lk_product_scratch(caps, z.tokens, z.out, z.in), lk_product_scratch(caps, z.tokens, z.rank, z.in));
-    product = LK_MAX(product, lk_product_scratch(caps, z.tokens, z.out, z.rank));
     if (node->attributes.lora.dropout > 0.0f) {
         parts.dropped = take(memory, z.tokens * z.in);
     }
@@ -99,16 +121,19 @@ static forward_parts forward_layout(const lk_device_caps *caps, const lk_node *n
     }
     if (merged) {
         parts.merged = take(memory, z.out * z.in);
-        product = LK_MAX(product, lk_product_scratch(caps, z.out, z.in, z.rank));
     }
-    parts.product = take_bytes(memory, product);
+    parts.product = take_bytes(memory, product_scratch(by, caps, node));
     return parts;
 }
 
-size_t lk_scratch_lora(const lk_device_caps *caps, const lk_node *node) {
+size_t lk_scratch_lora_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     pool memory = {0};
-    forward_layout(caps, node, &memory);
+    forward_layout(by, caps, node, &memory);
     return memory.used;
+}
+
+size_t lk_scratch_lora(const lk_device_caps *caps, const lk_node *node) {
+    return lk_scratch_lora_by(&lk_products_dialect, caps, node);
 }
 
 void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
@@ -116,7 +141,7 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
     const lk_lora_attributes *lora = &node->attributes.lora;
     sizes z = sizes_of(node);
     pool memory = {command->scratch, 0};
-    forward_parts parts = forward_layout(recorder->caps, node, &memory);
+    forward_parts parts = forward_layout(lk_products_of(recorder), recorder->caps, node, &memory);
     bool merged = lora->order == LK_LORA_MERGED;
     lk_binding x = command->inputs[X];
     if (lora->dropout > 0.0f) {
@@ -190,15 +215,11 @@ typedef struct backward_parts {
     bool needs_z;
 } backward_parts;
 
-static backward_parts backward_layout(const lk_device_caps *caps, const lk_node *node, pool *memory) {
+static backward_parts backward_layout(const lk_products *by, const lk_device_caps *caps, const lk_node *node,
+                                      pool *memory) {
     sizes z = sizes_of(node);
     bool merged = node->attributes.lora.order == LK_LORA_MERGED, dropout = node->attributes.lora.dropout > 0.0f;
     backward_parts parts = {.needs_z = node->outputs[1] != NULL || (node->outputs[0] != NULL && !merged)};
-    size_t product = lk_product_scratch(caps, z.tokens, z.in, z.out);
-    product = LK_MAX(product, lk_product_scratch(caps, z.tokens, z.rank, z.out));
-    product = LK_MAX(product, lk_product_scratch(caps, z.tokens, z.in, z.rank));
-    product = LK_MAX(product, lk_product_scratch(caps, z.rank, z.in, z.tokens));
-    product = LK_MAX(product, lk_product_scratch(caps, z.out, z.rank, z.tokens));
     if (parts.needs_z) {
         parts.z = take(memory, z.tokens * z.rank);
     }
@@ -208,16 +229,19 @@ static backward_parts backward_layout(const lk_device_caps *caps, const lk_node 
     }
     if (merged && node->outputs[0] != NULL) {
         parts.merged = take(memory, z.out * z.in);
-        product = LK_MAX(product, lk_product_scratch(caps, z.out, z.in, z.rank));
     }
-    parts.product = take_bytes(memory, product);
+    parts.product = take_bytes(memory, product_scratch(by, caps, node));
     return parts;
 }
 
-size_t lk_scratch_lora_backward(const lk_device_caps *caps, const lk_node *node) {
+size_t lk_scratch_lora_backward_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     pool memory = {0};
-    backward_layout(caps, node, &memory);
+    backward_layout(by, caps, node, &memory);
     return memory.used;
+}
+
+size_t lk_scratch_lora_backward(const lk_device_caps *caps, const lk_node *node) {
+    return lk_scratch_lora_backward_by(&lk_products_dialect, caps, node);
 }
 
 /* dx = dy W + (z A) mask + dx_sum */
@@ -282,7 +306,7 @@ void lk_record_lora_linear_backward(lk_recorder *recorder, const lk_command *com
     const lk_lora_attributes *lora = &node->attributes.lora;
     sizes z = sizes_of(node);
     pool memory = {command->scratch, 0};
-    backward_parts parts = backward_layout(recorder->caps, node, &memory);
+    backward_parts parts = backward_layout(lk_products_of(recorder), recorder->caps, node, &memory);
     if (parts.needs_z) { /* z = scale dy B */
         lk_product p = {.M = z.tokens,
                         .N = z.rank,

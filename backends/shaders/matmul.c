@@ -65,6 +65,21 @@ static void add_operands(lk_launch *launch, const lk_product *p, const lk_bindin
     lk_launch_int(launch, 0);
 }
 
+void lk_record_sum_of_parts(lk_recorder *recorder, const lk_product *p, const lk_binding *parts, int64_t count) {
+    lk_launch *launch = lk_launch_begin(recorder, "matmul", "matmul_reduce", lk_lanes_for_elements(recorder->caps));
+    lk_launch_buffer(launch, parts);
+    lk_launch_buffer(launch, p->c.buffer != NULL ? &p->c : &p->y);
+    lk_launch_buffer(launch, p->bias.buffer != NULL ? &p->bias : &p->y);
+    lk_launch_buffer(launch, &p->y);
+    lk_launch_int(launch, p->M * p->N);
+    lk_launch_int(launch, p->N);
+    lk_launch_int(launch, count);
+    lk_launch_int(launch, p->c.buffer != NULL);
+    lk_launch_int(launch, p->bias.buffer != NULL);
+    lk_launch_float(launch, p->alpha);
+    lk_launch_cover(launch, recorder, p->M * p->N);
+}
+
 static void record_tiles(lk_recorder *recorder, const lk_product *p, tile t, int64_t splits) {
     int64_t tiles_m = ceil_div(p->M, tile_rows(&t)), span = ceil_div(ceil_div(p->K, splits), t.bk) * t.bk;
     bool last = splits == 1;
@@ -80,21 +95,9 @@ static void record_tiles(lk_recorder *recorder, const lk_product *p, tile t, int
     lk_launch_int(launch, tiles_m);
     lk_launch_int(launch, span);
     lk_launch_grid(launch, ceil_div(p->N, tile_columns(&t)), tiles_m * splits);
-    if (last) {
-        return;
+    if (!last) {
+        lk_record_sum_of_parts(recorder, p, &p->scratch, splits);
     }
-    launch = lk_launch_begin(recorder, "matmul", "matmul_reduce", lk_lanes_for_elements(recorder->caps));
-    lk_launch_buffer(launch, &p->scratch);
-    lk_launch_buffer(launch, p->c.buffer != NULL ? &p->c : &p->y);
-    lk_launch_buffer(launch, p->bias.buffer != NULL ? &p->bias : &p->y);
-    lk_launch_buffer(launch, &p->y);
-    lk_launch_int(launch, p->M * p->N);
-    lk_launch_int(launch, p->N);
-    lk_launch_int(launch, splits);
-    lk_launch_int(launch, p->c.buffer != NULL);
-    lk_launch_int(launch, p->bias.buffer != NULL);
-    lk_launch_float(launch, p->alpha);
-    lk_launch_cover(launch, recorder, p->M * p->N);
 }
 
 static void record_panels(lk_recorder *recorder, const lk_product *p) {
@@ -117,7 +120,7 @@ static void record_panels(lk_recorder *recorder, const lk_product *p) {
     lk_launch_grid(launch, panels, ceil_div(p->M, rows));
 }
 
-void lk_record_product(lk_recorder *recorder, const lk_product *p) {
+static void record_product(lk_recorder *recorder, const lk_product *p) {
     if (recorder->caps->is_cpu) {
         record_panels(recorder, p);
     } else {
@@ -125,7 +128,8 @@ void lk_record_product(lk_recorder *recorder, const lk_product *p) {
     }
 }
 
-size_t lk_product_scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k) {
+static size_t product_scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type) {
+    (void)b_type;
     int64_t splits = caps->is_cpu ? 1 : splits_for(caps, m, n, k);
     return splits > 1 ? (size_t)splits * (size_t)m * (size_t)n * sizeof(float) : 0;
 }
@@ -135,7 +139,8 @@ static double time_of(const lk_device_caps *caps, const tile *t, int64_t m, int6
     double groups = (double)(groups_for(t, m, n) * splits), units = (double)LK_MAX(caps->threads, 1);
     double waves = groups < units ? units / groups : 1.0; /* processors that have nothing to do */
     double work = 2.0 * (double)groups_for(t, m, n) * (double)tile_rows(t) * (double)tile_columns(t) * (double)k;
-    double efficiency = caps->is_cpu ? 0.05 : 0.4; /* processors emulate shared memory and barriers */
+    /* eight loads from shared memory for sixteen multiply-adds; processors emulate shared memory and barriers */
+    double efficiency = caps->is_cpu ? 0.05 : 0.3;
     return caps->launch_seconds * (splits > 1 ? 2.0 : 1.0) + waves * work / (caps->flops_f32 * efficiency);
 }
 
@@ -145,9 +150,20 @@ static double panel_time(const lk_device_caps *caps, int64_t m, int64_t n, int64
            (2.0 * rows * columns * (double)k + 8.0 * columns * (double)k) / (caps->flops_f32 * 0.8);
 }
 
-double lk_product_cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k) {
+static double product_cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type) {
+    (void)b_type;
     tile t = tile_for(caps, m, n);
     return caps->is_cpu ? panel_time(caps, m, n, k) : time_of(caps, &t, m, n, k, splits_for(caps, m, n, k));
+}
+
+const lk_products lk_products_dialect = {product_cost, product_scratch, record_product};
+
+const lk_products *lk_products_of(const lk_recorder *recorder) {
+    return recorder->products != NULL ? recorder->products : &lk_products_dialect;
+}
+
+void lk_record_product(lk_recorder *recorder, const lk_product *p) {
+    lk_products_of(recorder)->record(recorder, p);
 }
 
 /* ---- MATMUL ---- */
@@ -248,6 +264,23 @@ void lk_record_matmul(lk_recorder *recorder, const lk_command *command) {
     record_tiles(recorder, &p, square_tile(recorder->caps), 1);
 }
 
+double lk_cost_matmul_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
+    int64_t m, n, k;
+    shape_of(node, &m, &n, &k);
+    return by->cost(caps, m, n, k, node->inputs[1]->dtype);
+}
+
+size_t lk_scratch_matmul_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
+    int64_t m, n, k;
+    shape_of(node, &m, &n, &k);
+    return by->scratch(caps, m, n, k, node->inputs[1]->dtype);
+}
+
+void lk_record_matmul_product(lk_recorder *recorder, const lk_command *command) {
+    lk_product p = product_of(command);
+    lk_record_product(recorder, &p);
+}
+
 /* ---- LINEAR ---- */
 
 bool lk_supports_linear(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
@@ -255,12 +288,22 @@ bool lk_supports_linear(const lk_device_caps *caps, const lk_node *node, lk_refu
     return lk_supports_f32_but(node, 1, why);
 }
 
+double lk_cost_linear_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
+    const lk_tensor *weight = node->inputs[1];
+    return by->cost(caps, node->inputs[0]->shape[0], weight->shape[0], weight->shape[1], weight->dtype);
+}
+
+size_t lk_scratch_linear_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
+    const lk_tensor *weight = node->inputs[1];
+    return by->scratch(caps, node->inputs[0]->shape[0], weight->shape[0], weight->shape[1], weight->dtype);
+}
+
 double lk_cost_linear(const lk_device_caps *caps, const lk_node *node) {
-    return lk_product_cost(caps, node->inputs[0]->shape[0], node->inputs[1]->shape[0], node->inputs[1]->shape[1]);
+    return lk_cost_linear_by(&lk_products_dialect, caps, node);
 }
 
 size_t lk_scratch_linear(const lk_device_caps *caps, const lk_node *node) {
-    return lk_product_scratch(caps, node->inputs[0]->shape[0], node->inputs[1]->shape[0], node->inputs[1]->shape[1]);
+    return lk_scratch_linear_by(&lk_products_dialect, caps, node);
 }
 
 void lk_record_linear(lk_recorder *recorder, const lk_command *command) {

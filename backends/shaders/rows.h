@@ -30,6 +30,9 @@ double lk_cost_memory(const lk_device_caps *caps, const lk_node *node);
 void lk_record_mask(lk_recorder *recorder, const lk_binding *x, const lk_binding *rng, const lk_binding *y,
                     int64_t count, float probability, uint32_t stream);
 
+/* delta = rowsum(do o) for each token and head: the first pass of ATTENTION_BACKWARD. */
+void lk_record_attention_delta(lk_recorder *recorder, const lk_command *command, const lk_binding *delta);
+
 /* ---- products ---- */
 
 /* y[M,N] = alpha op(a) op(b) + c + bias. Element (i, k) of op(a) is a[i a_row + k a_inner], (k, j) of op(b) is
@@ -41,10 +44,32 @@ typedef struct lk_product {
     lk_dtype b_type;
     float alpha;
 } lk_product;
-/* Which kernel makes it: chosen by the device's kind alone. */
+
+/* Who makes the products that ops consist of: a backend may have better kernels than the dialect's. */
+typedef struct lk_products {
+    double (*cost)(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type);
+    size_t (*scratch)(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type);
+    void (*record)(lk_recorder *recorder, const lk_product *product);
+} lk_products;
+/* By matmul.lk and matmul_panel.lk; which of them is chosen by the device's kind alone. */
+extern const lk_products lk_products_dialect;
+const lk_products *lk_products_of(const lk_recorder *recorder); /* its own, or the dialect's */
 void lk_record_product(lk_recorder *recorder, const lk_product *product);
-double lk_product_cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k);
-size_t lk_product_scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k);
+
+/* y = alpha (the sum of `count` matrices of M x N, one after the other) + c + bias: after K was shared out. */
+void lk_record_sum_of_parts(lk_recorder *recorder, const lk_product *product, const lk_binding *parts, int64_t count);
+
+/* Costs and scratch memory of the rows that consist of products, by whom they are made. */
+double lk_cost_matmul_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
+size_t lk_scratch_matmul_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
+void lk_record_matmul_product(lk_recorder *recorder, const lk_command *command);
+double lk_cost_linear_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
+size_t lk_scratch_linear_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
+double lk_cost_lora_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
+size_t lk_scratch_lora_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
+size_t lk_scratch_lora_backward_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
+double lk_cost_linear_cross_entropy_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
+size_t lk_scratch_linear_cross_entropy_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node);
 
 #define LK_SHADER_KERNEL(name, OP, supports_function, cost_function, scratch_function, in_place, record) \
     bool supports_function(const lk_device_caps *caps, const lk_node *node, lk_refusal *why);            \

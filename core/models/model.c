@@ -299,6 +299,9 @@ lk_tensor *lk_forward_activation(lk_forward *forward, lk_tensor *x) {
 lk_tensor *lk_forward_attention(lk_forward *forward, int32_t layer, lk_tensor *q, lk_tensor *k, lk_tensor *v,
                                 const lk_attention_attributes *attention) {
     lk_graph *graph = forward->graph;
+    lk_attention_attributes attributes = *attention;
+    attributes.allow_bf16 = forward->model->dtype == LK_DTYPE_BF16;
+    attention = &attributes;
     if (forward->key_caches == NULL) {
         return lk_build_attention(graph, q, k, v, forward->cu_seqlens, NULL, NULL, attention);
     }

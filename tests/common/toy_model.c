@@ -112,7 +112,7 @@ static lk_tensor *layer_of(builder *self, int layer, lk_tensor *x, lk_tensor *co
     lk_tensor *q = lk_build_rope(graph, linear(self, layer, TOY_Q, h), cos, sin, TOY_HEAD_DIM, false);
     lk_tensor *k = lk_build_rope(graph, linear(self, layer, TOY_K, h), cos, sin, TOY_HEAD_DIM, false);
     lk_tensor *v = linear(self, layer, TOY_V, h);
-    const lk_attention_attributes attention = {TOY_HEADS, TOY_KV_HEADS, TOY_HEAD_DIM, 0.5f, true, 0};
+    const lk_attention_attributes attention = {TOY_HEADS, TOY_KV_HEADS, TOY_HEAD_DIM, 0.5f, true, 0, false};
     lk_tensor *o = lk_build_attention(graph, q, k, v, cu_seqlens, NULL, NULL, &attention);
     x = lk_build_add(graph, x, linear(self, layer, TOY_O, o));
     snprintf(name, sizeof name, "layers.%d.norm2.weight", layer);

@@ -74,7 +74,8 @@ static operation attention(int64_t t, int32_t heads, int32_t kv_heads, int32_t h
                                                           .num_key_value_heads = kv_heads,
                                                           .head_dim = head_dim,
                                                           .scale = (float)(1.0 / sqrt(head_dim)),
-                                                          .causal = true};
+                                                          .causal = true,
+                                                          .allow_bf16 = true};
     self.flops = (backward ? 5.0 : 2.0) * (double)t * (double)t * heads * head_dim;
     snprintf(self.name, sizeof self.name, "attention%s T=%lld heads=%d/%d D=%d", backward ? "_backward" : "",
              (long long)t, heads, kv_heads, head_dim);

@@ -443,7 +443,7 @@ static void prepare_attention_backward(const op_case *self, double **values) {
 static void add_attention(int64_t tokens, int64_t entries, int32_t heads, int32_t kv_heads, int32_t head_dim,
                           bool causal, int32_t window) {
     lk_attributes attributes = {
-        .attention = {heads, kv_heads, head_dim, 1.0f / sqrtf((float)head_dim), causal, window}};
+        .attention = {heads, kv_heads, head_dim, 1.0f / sqrtf((float)head_dim), causal, window, false}};
     op_case *self = begin(LK_OP_ATTENTION, "T=%d S=%d heads=%d/%d D=%d%s window=%d", (int)tokens, (int)entries - 1,
                           heads, kv_heads, head_dim, causal ? " causal" : "", window);
     input(self, VALUES_NORMAL, 0, 2, tokens, (int64_t)heads * head_dim);
@@ -474,7 +474,7 @@ static void add_cached_attention(int64_t queries, int64_t capacity, int64_t sequ
     input(self, VALUES_CU_SEQLENS, queries * sequences, 1, sequences + 1, 0);
     input(self, VALUES_CU_SEQLENS, capacity * sequences, 1, sequences + 1, 0);
     input(self, VALUES_LENGTHS, capacity, 1, sequences, 0);
-    self->attributes.attention = (lk_attention_attributes){4, 2, 16, 0.25f, true, 0};
+    self->attributes.attention = (lk_attention_attributes){4, 2, 16, 0.25f, true, 0, false};
     self = begin(LK_OP_KV_CACHE_WRITE, "queries=%d capacity=%d", (int)queries, (int)capacity);
     input(self, VALUES_NORMAL, 0, 2, capacity, 24)->role = LK_ROLE_STATE;
     input(self, VALUES_NORMAL, 0, 2, queries, 24);
@@ -641,6 +641,23 @@ static void add_large_cases(void) {
     add_optimizer(300, 1001);
 }
 
+/* The same case where products may be in bf16: what meets in them is drawn exact; probabilities and gradients of scores
+ * are rounded once, to a part in 256 of numbers that sum up to some times the largest result. */
+static void add_bf16_attention(const op_case *from) {
+    bool backward = from->op == LK_OP_ATTENTION_BACKWARD;
+    if ((!backward && from->op != LK_OP_ATTENTION) || from->num_inputs == 6) {
+        return;
+    }
+    op_case *self = begin(from->op, "%s", "");
+    *self = *from;
+    snprintf(self->name + strlen(self->name), sizeof self->name - strlen(self->name), " bf16");
+    self->attributes.attention.allow_bf16 = true;
+    for (int i = 0; i < 3 + backward; i++) {
+        self->inputs[i].short_values = true;
+    }
+    self->tolerance = backward ? 1e-2 : 4e-3;
+}
+
 /* The same cases, from the given one on, with weights stored in bf16. A kernel may then round what meets the weight in
  * a product to bf16 too, so that is drawn exact; sums are compared as in fp32. */
 static void add_bf16_weights(int from) {
@@ -658,6 +675,7 @@ static void add_bf16_weights(int from) {
         {LK_OP_LINEAR_CROSS_ENTROPY, 1, 0},
     };
     for (int c = from, count = num_cases; c < count; c++) {
+        add_bf16_attention(&cases[c]);
         for (size_t r = 0; r < LK_COUNT(readers); r++) {
             bool lora = cases[c].op == LK_OP_LORA_LINEAR || cases[c].op == LK_OP_LORA_LINEAR_BACKWARD;
             if (cases[c].op != readers[r].op || (lora && cases[c].attributes.lora.order == LK_LORA_MERGED)) {

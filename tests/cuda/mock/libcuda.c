@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "backends/cuda/driver.h"
-#include "tests/cuda/mock/mock.h"
+#include "tests/cuda/emulator/emulator.h"
 #include "tests/cuda/mock/ptx.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -146,7 +146,7 @@ static bool is_device(CUdeviceptr memory, size_t bytes) {
 typedef enum kind { KERNEL, TO_DEVICE, TO_HOST, SET, RECORD, GRAPH } kind;
 typedef struct operation {
     kind kind;
-    const mock_kernel *kernel;
+    const emulator_kernel *kernel;
     unsigned grid[3], lanes, shared_bytes;
     unsigned char *arguments; /* 8 bytes each */
     void *to;
@@ -215,7 +215,7 @@ static CUresult execute(const operation *op) {
         if (error != CUDA_SUCCESS) {
             return error;
         }
-        void *arguments[MOCK_MAX_PARAMETERS];
+        void *arguments[EMULATOR_MAX_PARAMETERS];
         for (int i = 0; i < op->kernel->num_parameters; i++) {
             arguments[i] = op->arguments + 8 * i;
         }
@@ -226,7 +226,10 @@ static CUresult execute(const operation *op) {
                        ? CUDA_SUCCESS
                        : (lost = CUDA_ERROR_LAUNCH_FAILED);
         }
-        if (!mock_run(op->kernel, op->grid, op->lanes, arguments)) {
+        emulator_report report;
+        emulator_run(op->kernel, op->grid, op->lanes, op->shared_bytes, arguments, NULL, &report);
+        if (report.problems > 0) {
+            fprintf(stderr, "mock CUDA: %s\n", report.first);
             return lost = CUDA_ERROR_LAUNCH_FAILED;
         }
         return CUDA_SUCCESS;
@@ -481,7 +484,7 @@ static bool has_name(const struct CUmod_st *module, const char *name) {
 
 EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
     ENTER_CONTEXT(cuModuleGetFunction);
-    const mock_kernel *kernel = mock_find(name);
+    const emulator_kernel *kernel = emulator_find(name);
     *function = (CUfunction)(void *)(uintptr_t)kernel;
     return kernel != NULL && has_name(module, name) ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
 }
@@ -517,6 +520,7 @@ EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *memory, size_t bytes) {
     mprotect(start, pages, PROT_READ | PROT_WRITE);
     memset(made->start, 0xff, bytes);
     mprotect(start, pages, PROT_NONE);
+    emulator_allow(made->start, bytes);
     *memory = (CUdeviceptr)(uintptr_t)made->start;
     return CUDA_SUCCESS;
 }
@@ -527,6 +531,7 @@ EXPORT CUresult cuMemFree_v2(CUdeviceptr memory) {
         block *found = *b;
         if ((uintptr_t)found->start == memory) {
             *b = found->next;
+            emulator_forbid(found->start);
             memory_used -= found->page_bytes;
             munmap(found->pages, found->page_bytes + (size_t)sysconf(_SC_PAGESIZE));
             free(found);
@@ -669,8 +674,8 @@ EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, un
         operation *copy = push(&(*exec)->list, graph->list.items[i].kind);
         *copy = graph->list.items[i];
         if (copy->arguments != NULL) {
-            copy->arguments = malloc(8 * MOCK_MAX_PARAMETERS);
-            memcpy(copy->arguments, graph->list.items[i].arguments, 8 * MOCK_MAX_PARAMETERS);
+            copy->arguments = malloc(8 * EMULATOR_MAX_PARAMETERS);
+            memcpy(copy->arguments, graph->list.items[i].arguments, 8 * EMULATOR_MAX_PARAMETERS);
         }
     }
     live++;
@@ -739,10 +744,10 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned gr
                                unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream,
                                void **parameters, void **extra) {
     ENTER_CONTEXT(cuLaunchKernel);
-    const mock_kernel *kernel = (const mock_kernel *)(const void *)function;
+    const emulator_kernel *kernel = (const emulator_kernel *)(const void *)function;
     if (kernel == NULL || parameters == NULL || extra != NULL || grid_x == 0 || grid_y == 0 || grid_y > 65535 ||
         grid_z != 1 || block_y != 1 || block_z != 1 || shared_bytes > (unsigned)cards[0]->shared ||
-        kernel->num_parameters > MOCK_MAX_PARAMETERS) {
+        kernel->num_parameters > EMULATOR_MAX_PARAMETERS) {
         return CUDA_ERROR_INVALID_VALUE;
     }
     if ((int)block_x > kernel->group) { /* __launch_bounds__ */
@@ -755,7 +760,7 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned gr
     op->grid[2] = grid_z;
     op->lanes = block_x;
     op->shared_bytes = shared_bytes;
-    op->arguments = calloc(MOCK_MAX_PARAMETERS, 8);
+    op->arguments = calloc(EMULATOR_MAX_PARAMETERS, 8);
     for (int i = 0; i < kernel->num_parameters; i++) {
         memcpy(op->arguments + 8 * i, parameters[i], kernel->sizes[i]);
     }

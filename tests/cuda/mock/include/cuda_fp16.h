@@ -1,5 +1,5 @@
 /* Takes the place of the toolkit's header when the host's C++ compiler compiles CUDA kernels for the mock driver: the
- * words of CUDA C++ that shaders/lk_cuda.h uses, for lanes that run one after the other (lanes.c). */
+ * words of CUDA C++ that shaders/lk_cuda.h uses, for lanes that run one after the other (tests/cuda/emulator). */
 #ifndef LK_TESTS_CUDA_MOCK_CUDA_FP16_H
 #define LK_TESTS_CUDA_MOCK_CUDA_FP16_H
 #if defined(__cplusplus)
@@ -7,15 +7,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
-#include "tests/cuda/mock/mock.h"
+#include "tests/cuda/emulator/register.h"
 
 #define __global__
 #define __device__
 #define __shared__ static /* groups run one after the other */
 #define __launch_bounds__(...)
-#define __syncthreads() mock_barrier()
+#define __syncthreads() emulator_barrier(__LINE__)
 
 struct uint4 {
     unsigned x, y, z, w;
@@ -87,32 +86,6 @@ using std::fmin;
 using std::log;
 using std::sin;
 using std::sqrt;
-
-/* ---- registering a kernel: its parameters, by its type ---- */
-
-template <typename Function> struct mock_caller;
-template <typename... Parameters> struct mock_caller<void (*)(Parameters...)> {
-    static constexpr int count = sizeof...(Parameters);
-    static constexpr unsigned char sizes[] = {(unsigned char)sizeof(Parameters)...};
-    template <std::size_t... i>
-    static void apply(void (*kernel)(Parameters...), void *const *arguments, std::index_sequence<i...>) {
-        kernel(*static_cast<Parameters *>(arguments[i])...);
-    }
-    template <void (*kernel)(Parameters...)> static void call(void *const *arguments) {
-        apply(kernel, arguments, std::index_sequence_for<Parameters...>());
-    }
-};
-
-#define LK_REGISTER(space, kernel)                                                                                    \
-    static struct kernel##_entry {                                                                                    \
-        mock_kernel self;                                                                                             \
-        kernel##_entry() {                                                                                            \
-            typedef mock_caller<decltype(&space::kernel)> caller;                                                     \
-            self = mock_kernel{                                                                                       \
-                #kernel, LK_SET_GROUP, caller::count, caller::sizes, caller::template call<&space::kernel>, nullptr}; \
-            mock_register(&self);                                                                                     \
-        }                                                                                                             \
-    } kernel##_registered;
 
 #endif
 #endif

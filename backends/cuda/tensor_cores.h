@@ -1,0 +1,24 @@
+/* Products and attention on tensor cores: bf16 operands, sums in fp32 (shaders/native/cuda). */
+#ifndef LK_BACKENDS_CUDA_TENSOR_CORES_H
+#define LK_BACKENDS_CUDA_TENSOR_CORES_H
+
+#include "backends/shaders/rows.h"
+
+/* gemm.cu where b is stored in bf16, after rounding a to bf16 in scratch memory; the dialect's where it is in fp32. */
+extern const lk_products lk_cuda_products_mma;
+/* Whether they can make the products of a node with that weight (an input's number). */
+bool lk_cuda_supports_mma(const lk_device_caps *caps, const lk_node *node, int weight, lk_refusal *why);
+
+/* Rows of x as bf16, each `pitch` elements long (a multiple of 8) and filled with zeros. */
+void lk_cuda_record_round_rows(lk_recorder *recorder, const lk_binding *x, const lk_binding *y, int64_t rows,
+                               int64_t columns, int64_t pitch);
+
+/* ---- attention (flash_attention.c) ---- */
+
+bool lk_cuda_supports_flash(const lk_device_caps *caps, const lk_node *node, lk_refusal *why);
+double lk_cuda_cost_flash(const lk_device_caps *caps, const lk_node *node);
+size_t lk_cuda_scratch_flash(const lk_device_caps *caps, const lk_node *node);
+void lk_cuda_record_flash_attention(lk_recorder *recorder, const lk_command *command);
+void lk_cuda_record_flash_attention_backward(lk_recorder *recorder, const lk_command *command);
+
+#endif
