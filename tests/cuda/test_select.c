@@ -139,6 +139,78 @@ START_TEST(test_old_card) {
 }
 END_TEST
 
+/* Tensor cores round to bf16, so they are for models whose weights are stored so: whatever else is asked for has the
+ * dialect's kernels, and the refusals say why. */
+START_TEST(test_refusals_of_tensor_cores) {
+    lk_context *context;
+    lk_device_caps caps[1];
+    int count, num_rows;
+    ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
+    setenv("LK_MOCK_CUDA_CARDS", "H100", 1);
+    ck_assert_int_eq(lk_backend_cuda.probe(context, caps, 1, &count), LK_OK);
+    lk_tensor x = {.dtype = LK_DTYPE_F32, .rank = 2, .shape = {64, 576}}, y = x;
+    lk_tensor weight = {.dtype = LK_DTYPE_BF16, .rank = 2, .shape = {576, 576}};
+    lk_tensor full = {.dtype = LK_DTYPE_F32, .rank = 2, .shape = {576, 576}};
+    lk_tensor odd = {.dtype = LK_DTYPE_BF16, .rank = 2, .shape = {576, 172}};
+    lk_tensor borders = {.dtype = LK_DTYPE_I32, .rank = 1, .shape = {2}};
+    lk_attention_attributes heads = {
+        .num_attention_heads = 9, .num_key_value_heads = 9, .head_dim = 64, .allow_bf16 = true};
+    lk_attention_attributes wide = heads, exact = heads;
+    wide.head_dim = 192;
+    exact.allow_bf16 = false;
+    const struct {
+        lk_op op;
+        lk_tensor *inputs[6];
+        lk_attributes attributes;
+        const char *row, *reason; /* NULL: it is taken */
+    } nodes[] = {
+        {LK_OP_LINEAR, {&x, &weight}, {.matmul = {0}}, "cuda_linear_mma", NULL},
+        {LK_OP_LINEAR, {&x, &full}, {.matmul = {0}}, "cuda_linear_mma", "the weight is not stored in bf16"},
+        {LK_OP_LINEAR,
+         {&x, &odd},
+         {.matmul = {0}},
+         "cuda_linear_mma",
+         "rows of the weight are not multiples of 16 bytes"},
+        {LK_OP_ATTENTION, {&x, &x, &x, &borders}, {.attention = heads}, "cuda_flash_attention", NULL},
+        {LK_OP_ATTENTION,
+         {&x, &x, &x, &borders},
+         {.attention = exact},
+         "cuda_flash_attention",
+         "the weights are not stored in bf16"},
+        {LK_OP_ATTENTION,
+         {&x, &x, &x, &borders},
+         {.attention = wide},
+         "cuda_flash_attention",
+         "head_dim is more than 128"},
+        {LK_OP_ATTENTION,
+         {&x, &x, &x, &borders, &borders},
+         {.attention = heads},
+         "cuda_flash_attention",
+         "keys come from a cache"},
+    };
+    const lk_kernel *rows = lk_backend_cuda.kernels(&num_rows);
+    for (size_t i = 0; i < LK_COUNT(nodes); i++) {
+        lk_tensor *inputs[6];
+        memcpy(inputs, nodes[i].inputs, sizeof inputs);
+        lk_node node = {.op = nodes[i].op,
+                        .num_inputs = 6,
+                        .inputs = inputs,
+                        .num_outputs = 1,
+                        .outputs = {&y},
+                        .attributes = nodes[i].attributes};
+        lk_refusal why = {""};
+        const lk_kernel *row = rows;
+        while (row < rows + num_rows && strcmp(row->name, nodes[i].row) != 0) {
+            row++;
+        }
+        ck_assert_msg(row < rows + num_rows, "no row %s", nodes[i].row);
+        ck_assert_int_eq(row->supports(caps, &node, &why), nodes[i].reason == NULL);
+        ck_assert_str_eq(why.reason, nodes[i].reason != NULL ? nodes[i].reason : "");
+    }
+    lk_context_destroy(context);
+}
+END_TEST
+
 /* Beside newer cards it is passed over, and what remains is numbered from 0. */
 START_TEST(test_several_cards) {
     lk_context *context;
@@ -178,6 +250,7 @@ int main(void) {
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, test_kernels_of_models, 0, (int)(LK_COUNT(cards) * LK_COUNT(models)));
     tcase_add_test(tests, test_old_card);
+    tcase_add_test(tests, test_refusals_of_tensor_cores);
     tcase_add_test(tests, test_several_cards);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

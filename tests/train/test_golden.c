@@ -269,15 +269,16 @@ typedef struct curve {
     size_t count, weights, matrices, activations; /* bytes */
 } curve;
 
-/* False where the device is not there. */
-static bool train_curve(const char *run, lk_dtype dtype, curve *out) {
+/* Of up to `most` steps. False where the device is not there. `kernels` must be among those that it takes. */
+static bool train_curve_on(const char *device, const char *run, lk_dtype dtype, size_t most,
+                           const char *const kernels[], curve *out) {
     golden self;
     *out = (curve){.count = 0};
-    if (!open_run(&self, devices[0], run, dtype)) {
+    if (!open_run(&self, device, run, dtype)) {
         return false;
     }
     start(&self, "init_adapter");
-    out->count = LK_MIN((size_t)setting(&self, "steps", 0), LK_COUNT(out->losses));
+    out->count = LK_MIN((size_t)setting(&self, "steps", 0), LK_MIN(most, LK_COUNT(out->losses)));
     for (size_t i = 0; i < out->count; i++) {
         lk_step_report report;
         SUCCEEDS(&self, lk_trainer_step(self.trainer, &report));
@@ -294,10 +295,19 @@ static bool train_curve(const char *run, lk_dtype dtype, curve *out) {
     char *plan;
     SUCCEEDS(&self, lk_trainer_profile(self.trainer, true, &plan));
     ck_assert_msg(strstr(plan, "\"device\": \"reference\"") == NULL, "%s: an operation runs on the reference", run);
-    ck_assert_msg(strstr(plan, "\"device\": \"cpu\"") != NULL, "%s: no operation runs on the CPU", run);
+    char main_device[32];
+    snprintf(main_device, sizeof main_device, "\"device\": \"%s", device);
+    ck_assert_msg(strstr(plan, main_device) != NULL, "%s: no operation runs on %s", run, device);
+    for (size_t i = 0; kernels != NULL && kernels[i] != NULL; i++) {
+        ck_assert_msg(strstr(plan, kernels[i]) != NULL, "%s: no %s", run, kernels[i]);
+    }
     lk_release(self.context, plan);
     close_run(&self);
     return true;
+}
+
+static bool train_curve(const char *run, lk_dtype dtype, curve *out) {
+    return train_curve_on(devices[0], run, dtype, LK_COUNT(out->losses), NULL, out);
 }
 
 /* Rounding weights and saved activations to bf16 moves the losses a little; it halves the memory of the matrices, and
@@ -321,6 +331,31 @@ START_TEST(test_bf16_weights) {
     ck_assert_uint_eq(half.matrices, full.matrices / 2);
     ck_assert_uint_lt(half.activations, full.activations);
     ck_assert_uint_eq(half.weights - half.matrices, full.weights - full.matrices); /* vectors stay fp32 */
+}
+END_TEST
+
+/* With weights in bf16 CUDA takes the kernels for tensor cores: the losses stay as near as on the CPU, and two runs
+ * agree bit for bit. */
+START_TEST(test_bf16_on_tensor_cores) {
+    static const char *const kernels[] = {"cuda_linear_cross_entropy_mma", "cuda_lora_linear_mma",
+                                          "cuda_lora_linear_backward_mma", "cuda_flash_attention",
+                                          "cuda_flash_attention_backward", NULL};
+    enum { STEPS = 3 };
+    const char *run = runs[0];
+    curve full, half, again;
+    if (!train_curve_on("cuda", run, LK_DTYPE_F32, STEPS, NULL, &full)) {
+        return;
+    }
+    ck_assert(train_curve_on("cuda", run, LK_DTYPE_BF16, STEPS, kernels, &half));
+    ck_assert(train_curve_on("cuda", run, LK_DTYPE_BF16, STEPS, kernels, &again));
+    double worst = 0.0;
+    for (size_t i = 0; i < full.count; i++) {
+        worst = fmax(worst, fabs(half.losses[i] - full.losses[i]));
+        ck_assert_double_eq(half.losses[i], again.losses[i]);
+    }
+    printf("bf16 cuda %-36s loss %.1e\n", run, worst);
+    ck_assert_double_gt(worst, 0.0);
+    ck_assert_double_lt(worst, 0.02);
 }
 END_TEST
 
@@ -392,6 +427,7 @@ int main(void) {
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_training_agrees_with_pytorch, 0, (int)(LK_COUNT(runs) * LK_COUNT(devices)));
     tcase_add_loop_test(tests, test_bf16_weights, 0, (int)LK_COUNT(runs));
+    tcase_add_test(tests, test_bf16_on_tensor_cores);
     tcase_add_loop_test(tests, test_recomputation_changes_nothing, 0, (int)LK_COUNT(runs));
     tcase_add_loop_test(tests, test_logits_agree_with_pytorch, 0, (int)LK_COUNT(runs));
     suite_add_tcase(suite, tests);
