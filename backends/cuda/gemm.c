@@ -1,5 +1,5 @@
-/* Products by gemm.cu. Activations are fp32, so a is rounded to bf16 first: a pass over a is a small part of a large
- * product, and the kernel then copies both operands without touching them. */
+/* Products by gemm.cu. Activations and adapters are fp32, so they are rounded to bf16 first: a pass over an operand is
+ * a small part of a large product, and the kernel then copies both operands without touching them. */
 #include "backends/cuda/tensor_cores.h"
 
 /* The shapes of tiles that backends/cuda/variants.txt has, and how many groups of them fit a multiprocessor. */
@@ -73,25 +73,41 @@ bool lk_cuda_supports_mma(const lk_device_caps *caps, const lk_node *node, int w
     return true;
 }
 
-static double cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type) {
-    if (b_type != LK_DTYPE_BF16) {
-        return lk_products_dialect.cost(caps, m, n, k, b_type);
-    }
-    double rounding = memory_seconds(caps, 6.0 * (double)m * (double)k);
-    return caps->launch_seconds + rounding + plan_for(caps, m, n, k).seconds;
+/* The weight is in bf16 as it is; a and adapters' tensors are rounded in passes of their own. */
+static double seconds_of(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type, bool a_ready) {
+    double seconds = plan_for(caps, m, n, k).seconds;
+    seconds += a_ready ? 0.0 : caps->launch_seconds + memory_seconds(caps, 6.0 * (double)m * (double)k);
+    return seconds +
+           (b_type == LK_DTYPE_BF16 ? 0.0 : caps->launch_seconds + memory_seconds(caps, 6.0 * (double)n * (double)k));
 }
 
-/* a in bf16, as [m, k] or [k, m]. */
+/* Small products of two fp32 matrices are left to the dialect's kernels: they need no rounding. */
+static bool is_worth_it(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type, bool a_ready) {
+    return b_type == LK_DTYPE_BF16 ||
+           seconds_of(caps, m, n, k, b_type, a_ready) < lk_products_dialect.cost(caps, m, n, k, b_type, a_ready);
+}
+
+static double cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type, bool a_ready) {
+    return is_worth_it(caps, m, n, k, b_type, a_ready) ? seconds_of(caps, m, n, k, b_type, a_ready)
+                                                       : lk_products_dialect.cost(caps, m, n, k, b_type, a_ready);
+}
+
+static size_t rounded_bytes(int64_t rows, int64_t columns) {
+    return (size_t)(rows * round_up(columns, 8)) * sizeof(uint16_t);
+}
+
+/* Of an operand in bf16, as [m, k] or [k, m]. */
 static size_t operand_bytes(int64_t m, int64_t k) {
-    return aligned((size_t)LK_MAX(m * round_up(k, 8), k * round_up(m, 8)) * sizeof(uint16_t));
+    return aligned(LK_MAX(rounded_bytes(m, k), rounded_bytes(k, m)));
 }
 
-static size_t scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type) {
-    if (b_type != LK_DTYPE_BF16) {
-        return lk_products_dialect.scratch(caps, m, n, k, b_type);
+static size_t scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type, bool a_ready) {
+    if (!is_worth_it(caps, m, n, k, b_type, a_ready)) {
+        return lk_products_dialect.scratch(caps, m, n, k, b_type, a_ready);
     }
     int64_t splits = plan_for(caps, m, n, k).splits;
-    return operand_bytes(m, k) + (splits > 1 ? (size_t)(splits * m * n) * sizeof(float) : 0);
+    size_t operands = (a_ready ? 0 : operand_bytes(m, k)) + (b_type == LK_DTYPE_BF16 ? 0 : operand_bytes(n, k));
+    return operands + (splits > 1 ? (size_t)(splits * m * n) * sizeof(float) : 0);
 }
 
 void lk_cuda_record_round_rows(lk_recorder *recorder, const lk_binding *x, const lk_binding *y, int64_t rows,
@@ -106,13 +122,19 @@ void lk_cuda_record_round_rows(lk_recorder *recorder, const lk_binding *x, const
     lk_launch_groups(launch, ceil_div(lanes, 256));
 }
 
-typedef struct layout {
-    bool transpose_a, transpose_b;
-    int64_t a_pitch, b_pitch;
-} layout;
+static void prepare(lk_recorder *recorder, const lk_binding *x, int64_t rows, int64_t columns, const lk_binding *to) {
+    lk_cuda_record_round_rows(recorder, x, to, rows, columns, round_up(columns, 8));
+}
 
-static void record_gemm(lk_recorder *recorder, const lk_product *p, const plan *chosen, const layout *stored,
-                        const lk_binding *a, const lk_binding *y) {
+/* An operand as it is stored in bf16: [rows, pitch]. */
+typedef struct operand {
+    lk_binding data;
+    int64_t pitch;
+    bool transposed;
+} operand;
+
+static void record_gemm(lk_recorder *recorder, const lk_product *p, const plan *chosen, const operand *a,
+                        const operand *b, const lk_binding *y) {
     const tile *t = &chosen->tile;
     bool whole = chosen->splits == 1;
     int64_t tiles_m = ceil_div(p->M, t->bm), tiles_n = ceil_div(p->N, t->bn);
@@ -121,18 +143,18 @@ static void record_gemm(lk_recorder *recorder, const lk_product *p, const plan *
     lk_launch_constant(launch, "BN", t->bn);
     lk_launch_constant(launch, "BK", BK);
     lk_launch_constant(launch, "STAGES", t->stages);
-    lk_launch_constant(launch, "TRANSPOSE_A", stored->transpose_a);
-    lk_launch_constant(launch, "TRANSPOSE_B", stored->transpose_b);
-    lk_launch_buffer(launch, a);
-    lk_launch_buffer(launch, &p->b);
+    lk_launch_constant(launch, "TRANSPOSE_A", a->transposed);
+    lk_launch_constant(launch, "TRANSPOSE_B", b->transposed);
+    lk_launch_buffer(launch, &a->data);
+    lk_launch_buffer(launch, &b->data);
     lk_launch_buffer(launch, p->c.buffer != NULL ? &p->c : y);
     lk_launch_buffer(launch, p->bias.buffer != NULL ? &p->bias : y);
     lk_launch_buffer(launch, y);
     lk_launch_int(launch, p->M);
     lk_launch_int(launch, p->N);
     lk_launch_int(launch, p->K);
-    lk_launch_int(launch, stored->a_pitch);
-    lk_launch_int(launch, stored->b_pitch);
+    lk_launch_int(launch, a->pitch);
+    lk_launch_int(launch, b->pitch);
     lk_launch_int(launch, whole && p->c.buffer != NULL);
     lk_launch_int(launch, whole && p->bias.buffer != NULL);
     lk_launch_int(launch, 0); /* y is fp32 */
@@ -146,29 +168,43 @@ static void record_gemm(lk_recorder *recorder, const lk_product *p, const plan *
     }
 }
 
+/* Rounds an operand into scratch memory, from byte *used on, unless it is in bf16. */
+static operand in_bf16(lk_recorder *recorder, const lk_product *p, const lk_binding *x, int64_t rows, int64_t columns,
+                       bool is_bf16, size_t *used) {
+    operand made = {*x, round_up(columns, 8), false};
+    if (!is_bf16) {
+        made.data = lk_binding_part(&p->scratch, *used, rounded_bytes(rows, columns));
+        prepare(recorder, x, rows, columns, &made.data);
+        *used += operand_bytes(rows, columns);
+    }
+    return made;
+}
+
 static void record(lk_recorder *recorder, const lk_product *p) {
-    if (p->b_type != LK_DTYPE_BF16) {
+    bool a_ready = p->a_ready.buffer != NULL;
+    if (!is_worth_it(recorder->caps, p->M, p->N, p->K, p->b_type, a_ready)) {
         lk_products_dialect.record(recorder, p);
         return;
     }
     plan chosen = plan_for(recorder->caps, p->M, p->N, p->K);
-    layout stored = {.transpose_a = p->a_inner != 1, .transpose_b = p->b_column != 1};
-    int64_t rows = stored.transpose_a ? p->K : p->M, columns = stored.transpose_a ? p->M : p->K;
-    stored.a_pitch = round_up(columns, 8);
-    stored.b_pitch = stored.transpose_b ? p->b_column : p->b_inner;
-    if (stored.transpose_a) { /* rare; only the small tile is compiled for it */
-        tile small = tiles[1];
-        int64_t splits = chosen.splits, span = chosen.span;
-        chosen = (plan){small, splits, span, 0.0};
+    /* [M, K] or [K, M]; [K, N] or [N, K] */
+    bool transpose_a = p->a_inner != 1 || p->a_row != p->K, transpose_b = p->b_column != 1 || p->b_inner != p->N;
+    size_t used = 0;
+    operand a = in_bf16(recorder, p, a_ready ? &p->a_ready : &p->a, transpose_a ? p->K : p->M,
+                        transpose_a ? p->M : p->K, a_ready, &used);
+    operand b = in_bf16(recorder, p, &p->b, transpose_b ? p->N : p->K, transpose_b ? p->K : p->N,
+                        p->b_type == LK_DTYPE_BF16, &used);
+    a.transposed = transpose_a;
+    b.transposed = transpose_b;
+    if (transpose_a) { /* of small matrices; only the small tile is compiled for it */
+        chosen.tile = tiles[1];
     }
-    size_t operand = operand_bytes(p->M, p->K), sums = (size_t)(chosen.splits * p->M * p->N) * sizeof(float);
-    lk_binding a = lk_binding_part(&p->scratch, 0, (size_t)(rows * stored.a_pitch) * sizeof(uint16_t));
-    lk_binding parts = lk_binding_part(&p->scratch, operand, sums);
-    lk_cuda_record_round_rows(recorder, &p->a, &a, rows, columns, stored.a_pitch);
-    record_gemm(recorder, p, &chosen, &stored, &a, chosen.splits > 1 ? &parts : &p->y);
+    lk_binding parts = lk_binding_part(&p->scratch, used, (size_t)(chosen.splits * p->M * p->N) * sizeof(float));
+    record_gemm(recorder, p, &chosen, &a, &b, chosen.splits > 1 ? &parts : &p->y);
     if (chosen.splits > 1) {
         lk_record_sum_of_parts(recorder, p, &parts, chosen.splits);
     }
 }
 
-const lk_products lk_cuda_products_mma = {cost, scratch, record};
+const lk_products lk_cuda_products_mma = {
+    .cost = cost, .scratch = scratch, .record = record, .prepared_bytes = rounded_bytes, .prepare = prepare};

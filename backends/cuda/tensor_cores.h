@@ -4,7 +4,7 @@
 
 #include "backends/shaders/rows.h"
 
-/* gemm.cu where b is stored in bf16, after rounding a to bf16 in scratch memory; the dialect's where it is in fp32. */
+/* By gemm.cu, after what is not in bf16 was rounded to it in scratch memory: for ops whose weight is stored in bf16. */
 extern const lk_products lk_cuda_products_mma;
 /* Whether they can make the products of a node with that weight (an input's number). */
 bool lk_cuda_supports_mma(const lk_device_caps *caps, const lk_node *node, int weight, lk_refusal *why);

@@ -90,7 +90,8 @@ static int64_t chunk_of(const lk_node *node) {
 static size_t product_scratch(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     int64_t chunk = chunk_of(node), vocab = node->inputs[1]->shape[0], width = node->inputs[1]->shape[1];
     lk_dtype dtype = node->inputs[1]->dtype;
-    return LK_MAX(by->scratch(caps, chunk, vocab, width, dtype), by->scratch(caps, chunk, width, vocab, dtype));
+    return LK_MAX(by->scratch(caps, chunk, vocab, width, dtype, false),
+                  by->scratch(caps, chunk, width, vocab, dtype, false));
 }
 
 bool lk_supports_linear_cross_entropy(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
@@ -101,8 +102,8 @@ bool lk_supports_linear_cross_entropy(const lk_device_caps *caps, const lk_node 
 double lk_cost_linear_cross_entropy_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     int64_t tokens = node->inputs[0]->shape[0], vocab = node->inputs[1]->shape[0], width = node->inputs[1]->shape[1];
     lk_dtype dtype = node->inputs[1]->dtype;
-    double seconds = by->cost(caps, tokens, vocab, width, dtype);
-    seconds += node->outputs[1] != NULL ? by->cost(caps, tokens, width, vocab, dtype) : 0.0;
+    double seconds = by->cost(caps, tokens, vocab, width, dtype, false);
+    seconds += node->outputs[1] != NULL ? by->cost(caps, tokens, width, vocab, dtype, false) : 0.0;
     return seconds + 12.0 * (double)tokens * (double)vocab / caps->bandwidth;
 }
 

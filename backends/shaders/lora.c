@@ -52,12 +52,12 @@ double lk_cost_lora_by(const lk_products *by, const lk_device_caps *caps, const 
     bool forward = node->op == LK_OP_LORA_LINEAR, merged = node->attributes.lora.order == LK_LORA_MERGED;
     double seconds = 0.0;
     if (forward || node->outputs[0] != NULL) {
-        seconds += by->cost(caps, z.tokens, z.out, z.in, z.type);
-        seconds += merged ? by->cost(caps, z.out, z.in, z.rank, LK_DTYPE_F32)
-                          : by->cost(caps, z.tokens, z.out, z.rank, LK_DTYPE_F32);
+        seconds += by->cost(caps, z.tokens, z.out, z.in, z.type, false);
+        seconds += merged ? by->cost(caps, z.out, z.in, z.rank, LK_DTYPE_F32, false)
+                          : by->cost(caps, z.tokens, z.out, z.rank, LK_DTYPE_F32, false);
     }
     for (int i = 1; i < 3; i++) {
-        seconds += node->outputs[i] != NULL ? by->cost(caps, z.tokens, z.rank, z.in, LK_DTYPE_F32) : 0.0;
+        seconds += node->outputs[i] != NULL ? by->cost(caps, z.tokens, z.rank, z.in, LK_DTYPE_F32, true) : 0.0;
     }
     return seconds;
 }
@@ -68,19 +68,37 @@ double lk_cost_lora(const lk_device_caps *caps, const lk_node *node) {
 
 /* The most that one of them needs: of the weight's, or of a low-rank one. */
 static size_t product_scratch(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
-    enum { FORWARD = 2, BACKWARD = 6 };
     sizes z = sizes_of(node);
-    const int64_t shapes[][3] = {{z.tokens, z.rank, z.in}, {z.tokens, z.out, z.rank}, {z.tokens, z.rank, z.out},
-                                 {z.tokens, z.in, z.rank}, {z.rank, z.in, z.tokens},  {z.out, z.rank, z.tokens}};
-    bool forward = node->op == LK_OP_LORA_LINEAR;
-    size_t most = by->scratch(caps, z.tokens, forward ? z.out : z.in, forward ? z.in : z.out, z.type);
-    for (int i = forward ? 0 : FORWARD; i < (forward ? FORWARD : BACKWARD); i++) {
-        most = LK_MAX(most, by->scratch(caps, shapes[i][0], shapes[i][1], shapes[i][2], LK_DTYPE_F32));
+    bool forward = node->op == LK_OP_LORA_LINEAR, dropout = node->attributes.lora.dropout > 0.0f;
+    const struct {
+        bool forward;
+        int64_t m, n, k;
+        bool a_ready;
+    } low[] = {{true, z.tokens, z.rank, z.in, !dropout}, {true, z.tokens, z.out, z.rank, false},
+               {false, z.tokens, z.rank, z.out, true},   {false, z.tokens, z.in, z.rank, false},
+               {false, z.rank, z.in, z.tokens, false},   {false, z.out, z.rank, z.tokens, true}};
+    size_t most = by->scratch(caps, z.tokens, forward ? z.out : z.in, forward ? z.in : z.out, z.type, true);
+    for (size_t i = 0; i < LK_COUNT(low); i++) {
+        size_t one = by->scratch(caps, low[i].m, low[i].n, low[i].k, LK_DTYPE_F32, low[i].a_ready);
+        most = low[i].forward == forward ? LK_MAX(most, one) : most;
     }
     if (node->attributes.lora.order == LK_LORA_MERGED) {
-        most = LK_MAX(most, by->scratch(caps, z.out, z.in, z.rank, LK_DTYPE_F32));
+        most = LK_MAX(most, by->scratch(caps, z.out, z.in, z.rank, LK_DTYPE_F32, false));
     }
     return most;
+}
+
+/* Room for an operand that is made ready once; none where it is taken as it is. */
+static lk_binding take_prepared(pool *from, const lk_products *by, int64_t rows, int64_t columns) {
+    return by->prepared_bytes != NULL ? take_bytes(from, by->prepared_bytes(rows, columns)) : (lk_binding){NULL, 0, 0};
+}
+
+static void prepare(lk_recorder *recorder, const lk_binding *x, int64_t rows, int64_t columns, lk_binding *room) {
+    if (room->bytes > 0) {
+        lk_products_of(recorder)->prepare(recorder, x, rows, columns, room);
+    } else {
+        *room = (lk_binding){NULL, 0, 0};
+    }
 }
 
 /* W + scale B A */
@@ -105,14 +123,14 @@ static void record_merged(lk_recorder *recorder, const sizes *z, const lk_bindin
 /* ---- forward ---- */
 
 typedef struct forward_parts {
-    lk_binding dropped, s, merged, product;
+    lk_binding x, dropped, s, merged, product;
 } forward_parts;
 
 static forward_parts forward_layout(const lk_products *by, const lk_device_caps *caps, const lk_node *node,
                                     pool *memory) {
     sizes z = sizes_of(node);
     bool merged = node->attributes.lora.order == LK_LORA_MERGED;
-    forward_parts parts = {0};
+    forward_parts parts = {.x = take_prepared(memory, by, z.tokens, z.in)};
     if (node->attributes.lora.dropout > 0.0f) {
         parts.dropped = take(memory, z.tokens * z.in);
     }
@@ -144,9 +162,12 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
     forward_parts parts = forward_layout(lk_products_of(recorder), recorder->caps, node, &memory);
     bool merged = lora->order == LK_LORA_MERGED;
     lk_binding x = command->inputs[X];
+    prepare(recorder, &x, z.tokens, z.in, &parts.x);
+    lk_binding x_ready = parts.x;
     if (lora->dropout > 0.0f) {
         lk_record_mask(recorder, &x, &command->inputs[RNG], &parts.dropped, z.tokens * z.in, lora->dropout,
                        lora->stream);
+        x_ready = (lk_binding){NULL, 0, 0};
         x = parts.dropped;
     }
     lk_binding s = node->outputs[1] != NULL ? command->outputs[1] : parts.s;
@@ -162,7 +183,8 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
                         .a_inner = 1,
                         .b_inner = 1,
                         .b_column = z.in,
-                        .alpha = 1.0f};
+                        .alpha = 1.0f,
+                        .a_ready = x_ready};
         lk_record_product(recorder, &p);
     }
     if (node->outputs[0] == NULL) {
@@ -180,7 +202,8 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
                     .b_inner = 1,
                     .b_column = z.in,
                     .b_type = node->inputs[WEIGHT]->dtype,
-                    .alpha = 1.0f};
+                    .alpha = 1.0f,
+                    .a_ready = parts.x};
     if (lk_has_input(node, BIAS)) {
         p.bias = command->inputs[BIAS];
     }
@@ -211,7 +234,7 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
 /* ---- backward ---- */
 
 typedef struct backward_parts {
-    lk_binding z, dropped, low, merged, product;
+    lk_binding dy, z, dropped, low, merged, product;
     bool needs_z;
 } backward_parts;
 
@@ -220,6 +243,7 @@ static backward_parts backward_layout(const lk_products *by, const lk_device_cap
     sizes z = sizes_of(node);
     bool merged = node->attributes.lora.order == LK_LORA_MERGED, dropout = node->attributes.lora.dropout > 0.0f;
     backward_parts parts = {.needs_z = node->outputs[1] != NULL || (node->outputs[0] != NULL && !merged)};
+    parts.dy = take_prepared(memory, by, z.tokens, z.out);
     if (parts.needs_z) {
         parts.z = take(memory, z.tokens * z.rank);
     }
@@ -263,7 +287,8 @@ static void record_dx(lk_recorder *recorder, const lk_command *command, const si
                     .b_inner = z->in,
                     .b_column = 1,
                     .b_type = node->inputs[B_WEIGHT]->dtype,
-                    .alpha = 1.0f};
+                    .alpha = 1.0f,
+                    .a_ready = parts->dy};
     lk_product low = {.M = z->tokens,
                       .N = z->in,
                       .K = z->rank,
@@ -307,6 +332,7 @@ void lk_record_lora_linear_backward(lk_recorder *recorder, const lk_command *com
     sizes z = sizes_of(node);
     pool memory = {command->scratch, 0};
     backward_parts parts = backward_layout(lk_products_of(recorder), recorder->caps, node, &memory);
+    prepare(recorder, &command->inputs[B_DY], z.tokens, z.out, &parts.dy);
     if (parts.needs_z) { /* z = scale dy B */
         lk_product p = {.M = z.tokens,
                         .N = z.rank,
@@ -319,7 +345,8 @@ void lk_record_lora_linear_backward(lk_recorder *recorder, const lk_command *com
                         .a_inner = 1,
                         .b_inner = z.rank,
                         .b_column = 1,
-                        .alpha = lora->scale};
+                        .alpha = lora->scale,
+                        .a_ready = parts.dy};
         lk_record_product(recorder, &p);
     }
     if (node->outputs[1] != NULL) { /* dA = z' x */
@@ -355,7 +382,8 @@ void lk_record_lora_linear_backward(lk_recorder *recorder, const lk_command *com
                         .a_inner = z.out,
                         .b_inner = z.rank,
                         .b_column = 1,
-                        .alpha = lora->scale};
+                        .alpha = lora->scale,
+                        .a_ready = parts.dy};
         lk_record_product(recorder, &p);
     }
     if (node->outputs[0] != NULL) {

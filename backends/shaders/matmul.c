@@ -128,8 +128,10 @@ static void record_product(lk_recorder *recorder, const lk_product *p) {
     }
 }
 
-static size_t product_scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type) {
+static size_t product_scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type,
+                              bool a_ready) {
     (void)b_type;
+    (void)a_ready;
     int64_t splits = caps->is_cpu ? 1 : splits_for(caps, m, n, k);
     return splits > 1 ? (size_t)splits * (size_t)m * (size_t)n * sizeof(float) : 0;
 }
@@ -150,13 +152,14 @@ static double panel_time(const lk_device_caps *caps, int64_t m, int64_t n, int64
            (2.0 * rows * columns * (double)k + 8.0 * columns * (double)k) / (caps->flops_f32 * 0.8);
 }
 
-static double product_cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type) {
+static double product_cost(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type, bool a_ready) {
     (void)b_type;
+    (void)a_ready;
     tile t = tile_for(caps, m, n);
     return caps->is_cpu ? panel_time(caps, m, n, k) : time_of(caps, &t, m, n, k, splits_for(caps, m, n, k));
 }
 
-const lk_products lk_products_dialect = {product_cost, product_scratch, record_product};
+const lk_products lk_products_dialect = {.cost = product_cost, .scratch = product_scratch, .record = record_product};
 
 const lk_products *lk_products_of(const lk_recorder *recorder) {
     return recorder->products != NULL ? recorder->products : &lk_products_dialect;
@@ -267,13 +270,13 @@ void lk_record_matmul(lk_recorder *recorder, const lk_command *command) {
 double lk_cost_matmul_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     int64_t m, n, k;
     shape_of(node, &m, &n, &k);
-    return by->cost(caps, m, n, k, node->inputs[1]->dtype);
+    return by->cost(caps, m, n, k, node->inputs[1]->dtype, false);
 }
 
 size_t lk_scratch_matmul_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     int64_t m, n, k;
     shape_of(node, &m, &n, &k);
-    return by->scratch(caps, m, n, k, node->inputs[1]->dtype);
+    return by->scratch(caps, m, n, k, node->inputs[1]->dtype, false);
 }
 
 void lk_record_matmul_product(lk_recorder *recorder, const lk_command *command) {
@@ -290,12 +293,12 @@ bool lk_supports_linear(const lk_device_caps *caps, const lk_node *node, lk_refu
 
 double lk_cost_linear_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     const lk_tensor *weight = node->inputs[1];
-    return by->cost(caps, node->inputs[0]->shape[0], weight->shape[0], weight->shape[1], weight->dtype);
+    return by->cost(caps, node->inputs[0]->shape[0], weight->shape[0], weight->shape[1], weight->dtype, false);
 }
 
 size_t lk_scratch_linear_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     const lk_tensor *weight = node->inputs[1];
-    return by->scratch(caps, node->inputs[0]->shape[0], weight->shape[0], weight->shape[1], weight->dtype);
+    return by->scratch(caps, node->inputs[0]->shape[0], weight->shape[0], weight->shape[1], weight->dtype, false);
 }
 
 double lk_cost_linear(const lk_device_caps *caps, const lk_node *node) {

@@ -43,13 +43,17 @@ typedef struct lk_product {
     int64_t a_row, a_inner, b_inner, b_column;
     lk_dtype b_type;
     float alpha;
+    lk_binding a_ready; /* a after lk_products.prepare; absent: it was not prepared */
 } lk_product;
 
 /* Who makes the products that ops consist of: a backend may have better kernels than the dialect's. */
 typedef struct lk_products {
-    double (*cost)(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type);
-    size_t (*scratch)(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type);
+    double (*cost)(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type, bool a_ready);
+    size_t (*scratch)(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, lk_dtype b_type, bool a_ready);
     void (*record)(lk_recorder *recorder, const lk_product *product);
+    /* A left operand of several products is made ready for them once, in memory of its own; NULL: taken as it is. */
+    size_t (*prepared_bytes)(int64_t rows, int64_t columns);
+    void (*prepare)(lk_recorder *recorder, const lk_binding *x, int64_t rows, int64_t columns, const lk_binding *to);
 } lk_products;
 /* By matmul.lk and matmul_panel.lk; which of them is chosen by the device's kind alone. */
 extern const lk_products lk_products_dialect;

@@ -337,9 +337,9 @@ END_TEST
 /* With weights in bf16 CUDA takes the kernels for tensor cores: the losses stay as near as on the CPU, and two runs
  * agree bit for bit. */
 START_TEST(test_bf16_on_tensor_cores) {
-    static const char *const kernels[] = {"cuda_linear_cross_entropy_mma", "cuda_lora_linear_mma",
-                                          "cuda_lora_linear_backward_mma", "cuda_flash_attention",
-                                          "cuda_flash_attention_backward", NULL};
+    static const char *const kernels[] = {"cuda_linear_cross_entropy_mma_bf16", "cuda_lora_linear_mma_bf16",
+                                          "cuda_lora_linear_backward_mma_bf16", "cuda_flash_attention",
+                                          "cuda_flash_attention_backward",      NULL};
     enum { STEPS = 3 };
     const char *run = runs[0];
     curve full, half, again;
