@@ -301,7 +301,8 @@ lk_status lk_case_run_once(lk_case_run *self, double *seconds) {
 
 /* A mistake in a kernel is far above this, and the rounding of fp32 sums far below. */
 static double tolerance(const lk_node *node) {
-    double allowed = 1e-3;
+    bool attention = node->op == LK_OP_ATTENTION || node->op == LK_OP_ATTENTION_BACKWARD;
+    double allowed = attention && node->attributes.attention.allow_bf16 ? 2e-2 : 1e-3;
     for (int i = 0; i < node->num_inputs + node->num_outputs; i++) {
         const lk_tensor *tensor = i < node->num_inputs ? node->inputs[i] : node->outputs[i - node->num_inputs];
         bool narrow = tensor != NULL && lk_dtype_block_bytes(tensor->dtype) == 2;
@@ -401,7 +402,7 @@ uint64_t lk_node_key(const lk_node *node) {
         key = lk_hash64(&node->attributes.lora.order, sizeof node->attributes.lora.order, key);
     } else if (node->op == LK_OP_ATTENTION || node->op == LK_OP_ATTENTION_BACKWARD) {
         const int32_t work[] = {node->attributes.attention.head_dim, node->attributes.attention.causal,
-                                node->attributes.attention.window};
+                                node->attributes.attention.window, node->attributes.attention.allow_bf16};
         key = lk_hash64(work, sizeof work, key);
     }
     return key;
