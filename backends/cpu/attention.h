@@ -35,4 +35,10 @@ static inline int64_t lk_cpu_blocks(int64_t rows, int64_t block) {
     return (rows + block - 1) / block;
 }
 
+/* Whether weights, values and gradients are multiplied in bf16: where values are stored so. Scores are always made of
+ * queries and keys in fp32: they go through an exponential. */
+static inline bool lk_cpu_attends_in_bf16(bool pairs, lk_dtype values, int64_t head_dim) {
+    return pairs && values == LK_DTYPE_BF16 && head_dim % 2 == 0 && head_dim <= 256;
+}
+
 #endif

@@ -18,27 +18,48 @@ typedef struct backward_job {
     const float *delta;
     int64_t tokens, sequences, head_dim, q_width, k_width, group;
     bool want_dq, want_dkv;
+    lk_dtype v_dtype;
+    bool pairs; /* all products but the scores are made in bf16 */
 } backward_job;
 
 typedef struct backward_space {
-    float *keys, *values; /* transposed: [head_dim][LK_CPU_KEYS] */
+    float *keys, *values; /* transposed: [head_dim][LK_CPU_KEYS]; values in pairs along head_dim where those are used */
     float *dk, *dv;       /* [LK_CPU_KEYS][head_dim] */
     float *p, *ds;        /* [LK_CPU_QUERIES][LK_CPU_KEYS] */
+    /* in bf16: pairs of rows, rows as long as whole vectors, and rows as they are */
+    uint32_t *p_pairs, *ds_pairs, *q_pairs, *do_pairs, *k_pairs;
+    uint16_t *ds_rows, *do_rows;
+    int64_t row; /* head_dim in whole vectors */
 } backward_space;
 
 _Static_assert((4 * 512 * LK_CPU_KEYS + 2 * LK_CPU_QUERIES * LK_CPU_KEYS) * sizeof(float) <= LK_CPU_WORKER_BYTES,
                "a worker's memory holds the blocks of the largest head");
+_Static_assert((5 * 256 * LK_CPU_KEYS + 4 * LK_CPU_QUERIES * LK_CPU_KEYS + 2 * LK_CPU_QUERIES * 256) * sizeof(float) <=
+                   LK_CPU_WORKER_BYTES,
+               "and those of the largest that is multiplied in bf16");
 
 static backward_space divide(void *memory, int64_t head_dim) {
     float *at = memory;
     int64_t block = head_dim * LK_CPU_KEYS, scores = LK_CPU_QUERIES * LK_CPU_KEYS;
-    return (backward_space){at, at + block, at + 2 * block, at + 3 * block, at + 4 * block, at + 4 * block + scores};
+    int64_t row = (head_dim + VF_WIDTH - 1) / VF_WIDTH * VF_WIDTH;
+    backward_space space = {.keys = at, .values = at + block, .dk = at + 2 * block, .dv = at + 3 * block, .row = row};
+    space.p = at + 4 * block;
+    space.ds = space.p + scores;
+    space.p_pairs = (uint32_t *)(void *)(space.ds + scores);
+    space.ds_pairs = space.p_pairs + scores / 2;
+    space.ds_rows = (uint16_t *)(void *)(space.ds_pairs + scores / 2);
+    space.q_pairs = (uint32_t *)(void *)(space.ds_rows + scores);
+    space.do_pairs = space.q_pairs + LK_CPU_QUERIES / 2 * row;
+    space.k_pairs = space.do_pairs + LK_CPU_QUERIES / 2 * row;
+    space.do_rows = (uint16_t *)(void *)(space.k_pairs + LK_CPU_KEYS / 2 * row);
+    return space;
 }
 
 /* P and dS of a block of queries and a block of keys, from scores and do v'; zeros where a key is hidden. */
 static void soften(const backward_job *job, const lk_cpu_sequence *sequence, int64_t head, int64_t query,
                    int64_t queries, int64_t key, int64_t keys, const backward_space *space) {
     int64_t heads = job->attributes->num_attention_heads;
+    int64_t whole = (keys + VF_WIDTH - 1) / VF_WIDTH * VF_WIDTH;
     vf scale = vf_set1(job->attributes->scale);
     for (int64_t i = 0; i < queries; i++) {
         int64_t first, last, row = (sequence->q_start + query + i) * heads + head;
@@ -54,18 +75,68 @@ static void soften(const backward_job *job, const lk_cpu_sequence *sequence, int
         }
         memset(p, 0, (size_t)first * sizeof *p);
         memset(ds, 0, (size_t)first * sizeof *ds);
-        memset(p + last, 0, (size_t)(keys - last) * sizeof *p);
-        memset(ds + last, 0, (size_t)(keys - last) * sizeof *ds);
+        memset(p + last, 0, (size_t)(whole - last) * sizeof *p);
+        memset(ds + last, 0, (size_t)(whole - last) * sizeof *ds);
     }
 }
 
-static bool meets(const backward_job *job, const lk_cpu_sequence *sequence, int64_t query, int64_t queries, int64_t key,
-                  int64_t keys) {
+/* How many of the keys, from the first on, the last of the queries sees; 0 if none sees any. */
+static int64_t seen_keys(const backward_job *job, const lk_cpu_sequence *sequence, int64_t query, int64_t queries,
+                         int64_t key, int64_t keys) {
     int64_t first, last, unused;
     lk_attention_range(job->attributes, query, sequence->queries, sequence->keys, &first, &unused);
     lk_attention_range(job->attributes, query + queries - 1, sequence->queries, sequence->keys, &unused, &last);
-    return first < key + keys && last > key;
+    return first < key + keys ? lk_cpu_clamp(last - key, 0, keys) : 0;
 }
+
+typedef void block_function(const backward_job *job, const lk_cpu_sequence *sequence, int64_t head, int64_t query,
+                            int64_t queries, int64_t key, int64_t keys, bool dq, bool dkv, const backward_space *space);
+
+/* P and dS in bf16, as the products take them. */
+#if VF_PAIRS
+static void round_scores(int64_t queries, int64_t keys, bool dq, bool dkv, const backward_space *space) {
+    if (dkv) {
+        tile_pair_rows(space->p, LK_DTYPE_F32, LK_CPU_KEYS, queries, keys, space->p_pairs, LK_CPU_KEYS);
+        tile_pair_rows(space->ds, LK_DTYPE_F32, LK_CPU_KEYS, queries, keys, space->ds_pairs, LK_CPU_KEYS);
+    }
+    for (int64_t i = 0; i < queries && dq; i++) {
+        for (int64_t j = 0; j < keys; j += VF_WIDTH) {
+            vf_store_bf16(space->ds_rows + i * LK_CPU_KEYS + j, vf_load(space->ds + i * LK_CPU_KEYS + j));
+        }
+    }
+}
+
+static void add_block_pairs(const backward_job *job, const lk_cpu_sequence *sequence, int64_t head, int64_t query,
+                            int64_t queries, int64_t key, int64_t keys, bool dq, bool dkv,
+                            const backward_space *space) {
+    int64_t q_at = (sequence->q_start + query) * job->q_width + head * job->head_dim, width = job->head_dim;
+    const float *q = (const float *)job->call->inputs[Q] + q_at, *d_o = (const float *)job->call->inputs[DO] + q_at;
+    for (int64_t i = 0; i < queries; i++) {
+        LK_CPU(narrow)(space->do_rows + i * width, d_o + i * job->q_width, LK_DTYPE_BF16, width);
+    }
+    tile_segment qk = {q, job->q_width, 1, space->keys, LK_CPU_KEYS, width};
+    tile_block(queries, keys, qk, true, false, space->p, LK_CPU_KEYS);
+    tile_pairs dp = {space->do_rows, width, 2, (const uint32_t *)(const void *)space->values, LK_CPU_KEYS, width / 2};
+    tile_block_pairs(queries, keys, dp, false, space->ds, LK_CPU_KEYS);
+    soften(job, sequence, head, query, queries, key, keys, space);
+    round_scores(queries, keys, dq, dkv, space);
+    int64_t pairs = (queries + 1) / 2;
+    if (dkv) {
+        tile_pair_rows(d_o, LK_DTYPE_F32, job->q_width, queries, width, space->do_pairs, space->row);
+        tile_pair_rows(q, LK_DTYPE_F32, job->q_width, queries, width, space->q_pairs, space->row);
+        const uint16_t *p = (const uint16_t *)(const void *)space->p_pairs;
+        const uint16_t *ds = (const uint16_t *)(const void *)space->ds_pairs;
+        tile_pairs dv = {p, 2, 2 * LK_CPU_KEYS, space->do_pairs, space->row, pairs};
+        tile_block_pairs(keys, width, dv, true, space->dv, width);
+        tile_pairs dk = {ds, 2, 2 * LK_CPU_KEYS, space->q_pairs, space->row, pairs};
+        tile_block_pairs(keys, width, dk, true, space->dk, width);
+    }
+    if (dq) {
+        tile_pairs sum = {space->ds_rows, LK_CPU_KEYS, 2, space->k_pairs, space->row, (keys + 1) / 2};
+        tile_block_pairs(queries, width, sum, true, (float *)job->call->outputs[0] + q_at, job->q_width);
+    }
+}
+#endif
 
 /* One block of queries of one head against the block of keys in `space`. */
 static void add_block(const backward_job *job, const lk_cpu_sequence *sequence, int64_t head, int64_t query,
@@ -90,6 +161,30 @@ static void add_block(const backward_job *job, const lk_cpu_sequence *sequence, 
     }
 }
 
+/* Keys and values as the products with a block of them take them. */
+static void pack_keys(const backward_job *job, int64_t at, int64_t keys, const backward_space *space) {
+    int64_t width = job->head_dim;
+    const float *k = (const float *)job->call->inputs[K] + at;
+    const void *v = vf_at(job->call->inputs[V], job->v_dtype, at);
+    tile_transpose(k, job->k_width, keys, width, space->keys, LK_CPU_KEYS);
+#if VF_PAIRS
+    if (job->pairs) { /* whole pairs of values are moved */
+        tile_transpose((const float *)v, job->k_width / 2, keys, width / 2, space->values, LK_CPU_KEYS);
+        tile_pair_rows(k, LK_DTYPE_F32, job->k_width, keys, width, space->k_pairs, space->row);
+        return;
+    }
+#endif
+    if (job->v_dtype == LK_DTYPE_F32) {
+        tile_transpose((const float *)v, job->k_width, keys, width, space->values, LK_CPU_KEYS);
+        return;
+    }
+    for (int64_t i = 0; i < keys; i++) { /* dv is not in use yet */
+        VF_FOR(d, lanes, width,
+               vf_put(space->dv + i * width + d, vf_read(v, job->v_dtype, i * job->k_width + d, lanes), lanes););
+    }
+    tile_transpose(space->dv, width, keys, width, space->values, LK_CPU_KEYS);
+}
+
 static void copy_rows(const float *from, int64_t rows, int64_t width, float *to, int64_t to_row) {
     for (int64_t i = 0; i < rows && to != NULL; i++) {
         memcpy(to + i * to_row, from + i * width, (size_t)width * sizeof *to);
@@ -100,6 +195,10 @@ static void copy_rows(const float *from, int64_t rows, int64_t width, float *to,
 static void backward(const backward_job *job, const lk_cpu_sequence *sequence, int64_t kv_head, lk_range query_range,
                      lk_range key_range, bool dq, bool dkv, void *memory) {
     backward_space space = divide(memory, job->head_dim);
+    block_function *add = add_block;
+#if VF_PAIRS
+    add = job->pairs ? add_block_pairs : add_block;
+#endif
     int64_t width = job->head_dim, head = kv_head * job->group;
     for (int64_t i = query_range.begin; i < query_range.end && dq; i++) {
         float *row = (float *)job->call->outputs[0] + (sequence->q_start + i) * job->q_width + head * width;
@@ -108,8 +207,7 @@ static void backward(const backward_job *job, const lk_cpu_sequence *sequence, i
     for (int64_t key = key_range.begin; key < key_range.end; key += LK_CPU_KEYS) {
         int64_t keys = LK_MIN(key_range.end - key, (int64_t)LK_CPU_KEYS);
         int64_t at = (sequence->k_start + key) * job->k_width + kv_head * width;
-        tile_transpose((const float *)job->call->inputs[K] + at, job->k_width, keys, width, space.keys, LK_CPU_KEYS);
-        tile_transpose((const float *)job->call->inputs[V] + at, job->k_width, keys, width, space.values, LK_CPU_KEYS);
+        pack_keys(job, at, keys, &space);
         if (dkv) {
             memset(space.dk, 0, (size_t)(keys * width) * sizeof(float));
             memset(space.dv, 0, (size_t)(keys * width) * sizeof(float));
@@ -117,8 +215,9 @@ static void backward(const backward_job *job, const lk_cpu_sequence *sequence, i
         for (int64_t h = 0; h < job->group; h++) {
             for (int64_t query = query_range.begin; query < query_range.end; query += LK_CPU_QUERIES) {
                 int64_t queries = LK_MIN(query_range.end - query, (int64_t)LK_CPU_QUERIES);
-                if (meets(job, sequence, query, queries, key, keys)) {
-                    add_block(job, sequence, head + h, query, queries, key, keys, dq, dkv, &space);
+                int64_t seen = seen_keys(job, sequence, query, queries, key, keys);
+                if (seen > 0) {
+                    add(job, sequence, head + h, query, queries, key, seen, dq, dkv, &space);
                 }
             }
         }
@@ -165,14 +264,25 @@ static void split_task(void *argument, int task, int worker) {
     }
 }
 
-/* delta of each token and head */
+/* delta of each token and head: from do as the product with v takes it, since the two cancel. */
 static void part_delta(const lk_cpu_call *call, lk_range range, void *memory) {
-    (void)memory;
+    bool pairs =
+        lk_cpu_attends_in_bf16(VF_PAIRS, call->node->inputs[V]->dtype, call->node->attributes.attention.head_dim);
+    uint16_t *rounded = memory;
     int64_t width = call->node->attributes.attention.head_dim;
+    lk_dtype dtype = call->node->inputs[O]->dtype;
     float *delta = call->scratch;
     for (int64_t i = range.begin; i < range.end; i++) {
-        delta[i] =
-            vf_dot((const float *)call->inputs[DO] + i * width, (const float *)call->inputs[O] + i * width, width);
+        const float *d_o = (const float *)call->inputs[DO] + i * width;
+        vf sum = vf_zero();
+        if (pairs) {
+            LK_CPU(narrow)(rounded, d_o, LK_DTYPE_BF16, width);
+        }
+        VF_FOR(d, lanes, width, {
+            vf x = pairs ? vf_read(rounded, LK_DTYPE_BF16, d, lanes) : vf_get(d_o + d, lanes);
+            sum = vf_fma(x, vf_read(call->inputs[O], dtype, i * width + d, lanes), sum);
+        });
+        delta[i] = vf_sum(sum);
     }
 }
 
@@ -199,7 +309,9 @@ void LK_CPU(attention_backward)(const lk_cpu_call *call) {
                         .k_width = node->inputs[K]->shape[1],
                         .group = attributes->num_attention_heads / attributes->num_key_value_heads,
                         .want_dq = call->outputs[0] != NULL,
-                        .want_dkv = call->outputs[1] != NULL || call->outputs[2] != NULL};
+                        .want_dkv = call->outputs[1] != NULL || call->outputs[2] != NULL,
+                        .v_dtype = node->inputs[V]->dtype,
+                        .pairs = lk_cpu_attends_in_bf16(VF_PAIRS, node->inputs[V]->dtype, attributes->head_dim)};
     int64_t heads = attributes->num_key_value_heads, covered = 0, query_blocks = 0, key_blocks = 0;
     double work = 0.0, largest = 0.0;
     for (int64_t s = 0; s < job.sequences; s++) {

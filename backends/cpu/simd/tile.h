@@ -130,6 +130,45 @@ static inline void tile_block(int64_t rows, int64_t columns, tile_segment segmen
     }
 }
 
+/* The same with pairs: A's (tile_job) and B's, rows of b filled up to whole vectors. */
+#if VF_PAIRS
+typedef struct tile_pairs {
+    const uint16_t *a;
+    int64_t a_row, a_pair;
+    const uint32_t *b;
+    int64_t b_pair, pairs;
+} tile_pairs;
+
+static inline void tile_block_pairs(int64_t rows, int64_t columns, tile_pairs pairs, bool accumulate, float *c,
+                                    int64_t c_row) {
+    for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
+        tile_job job = {.num_segments = 1, .c_row = c_row, .addend_row = c_row, .padded = true};
+        job.columns = (int)LK_MIN(columns - j, (int64_t)TILE_COLUMNS);
+        job.segments[0] = (tile_segment){
+            NULL, pairs.a_row, pairs.a_pair, (const float *)(const void *)(pairs.b + j), pairs.b_pair, pairs.pairs};
+        for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+            job.pairs[0] = pairs.a + i * pairs.a_row;
+            job.c = c + i * c_row + j;
+            job.addend = accumulate ? job.c : NULL;
+            tile((int)LK_MIN(rows - i, (int64_t)TILE_ROWS), &job);
+        }
+    }
+}
+
+/* Pairs of rows, to[r / 2][c] = (from[r][c], from[r + 1][c]), of F32 or BF16; zeros up to whole pairs and vectors. */
+static inline void tile_pair_rows(const void *from, lk_dtype dtype, int64_t from_row, int64_t rows, int64_t columns,
+                                  uint32_t *to, int64_t to_row) {
+    for (int64_t r = 0; r < rows; r += 2, to += to_row) {
+        int64_t even = r * from_row, odd = even + from_row;
+        bool last = r + 1 == rows;
+        VF_FOR(c, lanes, columns, {
+            vf low = vf_read(from, dtype, even + c, lanes);
+            vp_store(to + c, vp_round(low, last ? vf_zero() : vf_read(from, dtype, odd + c, lanes)));
+        });
+    }
+}
+#endif
+
 /* to[c][r] = from[r][c], with zeros in `to` up to a whole vector of rows: so it can be a padded B. */
 static inline void tile_transpose(const float *from, int64_t from_row, int64_t rows, int64_t columns, float *to,
                                   int64_t to_row) {
