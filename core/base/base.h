@@ -102,6 +102,8 @@ typedef struct lk_mapping {
 } lk_mapping;
 lk_status lk_mapping_open(lk_context *context, const char *path, lk_mapping *out);
 void lk_mapping_close(lk_mapping *mapping);
+/* Lets go of the memory of a part that has been read; it is read from the file again when it is touched. */
+void lk_mapping_forget(const void *data, size_t bytes);
 
 bool lk_path_is_directory(const char *path);
 bool lk_path_is_file(const char *path);

@@ -1,5 +1,6 @@
 /* The only file of core/ that uses POSIX: mapping, directories, and writes that are atomic and durable. */
 #define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* madvise */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +50,19 @@ void lk_mapping_close(lk_mapping *mapping) {
         munmap((void *)(uintptr_t)mapping->data, mapping->size);
     }
     *mapping = (lk_mapping){0};
+}
+
+void lk_mapping_forget(const void *data, size_t bytes) {
+#if defined(__linux__) && defined(MADV_DONTNEED) /* posix_madvise does nothing there */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data;
+    uintptr_t first = (at + page - 1) / page * page, end = (at + bytes) / page * page;
+    if (first < end) {
+        madvise((void *)first, end - first, MADV_DONTNEED);
+    }
+#else
+    (void)data;
+    (void)bytes;
+#endif
 }
 
 bool lk_path_is_directory(const char *path) {

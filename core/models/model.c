@@ -119,8 +119,8 @@ static lk_status load_weight(lk_model *model, const char *name, int rank, const 
                              lk_variable **out) {
     lk_dtype dtype = dtype_in_memory(model, rank);
     bool stored = from <= STORED_TRANSPOSED || is_stored(model, name, rank, shape);
+    const lk_stored_tensor *tensor = NULL;
     if (stored) {
-        const lk_stored_tensor *tensor;
         const int64_t turned[] = {shape[rank - 1], shape[0]};
         LK_TRY(lk_pretrained_find(model->pretrained, name, &tensor));
         LK_TRY(lk_stored_tensor_expect_shape(model->context, tensor, rank, from == STORED_TRANSPOSED ? turned : shape));
@@ -130,19 +130,18 @@ static lk_status load_weight(lk_model *model, const char *name, int rank, const 
         }
     }
     LK_TRY(lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", dtype, rank, shape, out));
-    void *mapped = lk_variable_map(*out);
-    if (mapped != NULL) {
-        return fill_weight(model, name, rank, shape, from, stored, mapped);
-    }
-    void *staging = lk_alloc_aligned(model->context, (*out)->bytes);
-    if (staging == NULL) {
+    void *mapped = lk_variable_map(*out), *staging = NULL;
+    if (mapped == NULL && (staging = lk_alloc_aligned(model->context, (*out)->bytes)) == NULL) {
         return lk_out_of_memory(model->context, (*out)->bytes, name);
     }
-    lk_status status = fill_weight(model, name, rank, shape, from, stored, staging);
-    if (status == LK_OK) {
+    lk_status status = fill_weight(model, name, rank, shape, from, stored, mapped != NULL ? mapped : staging);
+    if (status == LK_OK && staging != NULL) {
         status = lk_variable_upload(*out, staging);
     }
     lk_free_aligned(model->context, staging);
+    if (tensor != NULL) { /* what was copied is not held twice */
+        lk_mapping_forget(tensor->data, tensor->bytes);
+    }
     return status;
 }
 

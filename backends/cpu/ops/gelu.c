@@ -1,7 +1,7 @@
 #include "core/ops/gelu.h"
 
 #include "backends/cpu/rows.h"
-#include "backends/cpu/simd/simd.h"
+#include "backends/cpu/simd/array.h"
 
 static inline vf gelu_argument(vf x) {
     vf cubic = vf_mul(vf_mul(x, x), vf_mul(x, vf_set1((float)LK_GELU_CUBIC)));
@@ -11,13 +11,12 @@ static inline vf gelu_argument(vf x) {
 static void part(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t first = range.begin;
-    const float *x = (const float *)call->inputs[0] + first;
-    float *out = (float *)call->outputs[0] + first;
+    array x = array_input(call, 0), out = array_output(call, 0);
     bool approximate = call->node->attributes.gelu.tanh_approximation;
     VF_FOR(i, lanes, range.end - first, {
-        vf a = vf_get(x + i, lanes);
+        vf a = array_get(x, first + i, lanes);
         vf bend = approximate ? vf_tanh(gelu_argument(a)) : vf_erf(vf_mul(a, vf_set1((float)LK_SQRT_HALF)));
-        vf_put(out + i, vf_mul(vf_mul(vf_set1(0.5f), a), vf_add(vf_set1(1.0f), bend)), lanes);
+        array_put(out, first + i, vf_mul(vf_mul(vf_set1(0.5f), a), vf_add(vf_set1(1.0f), bend)), lanes);
     });
 }
 

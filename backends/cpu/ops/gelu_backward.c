@@ -1,7 +1,7 @@
 #include "core/ops/gelu.h"
 
 #include "backends/cpu/rows.h"
-#include "backends/cpu/simd/simd.h"
+#include "backends/cpu/simd/array.h"
 
 /* (1 + t) / 2 + x / 2 (1 - t^2) d argument / dx */
 static inline vf slope_tanh(vf x) {
@@ -23,13 +23,12 @@ static inline vf slope_exact(vf x) {
 static void part(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t first = range.begin;
-    const float *dy = (const float *)call->inputs[0] + first;
-    const float *x = (const float *)call->inputs[1] + first;
-    float *out = (float *)call->outputs[0] + first;
+    array dy = array_input(call, 0), x = array_input(call, 1), out = array_output(call, 0);
     bool approximate = call->node->attributes.gelu.tanh_approximation;
     VF_FOR(i, lanes, range.end - first, {
-        vf a = vf_get(x + i, lanes);
-        vf_put(out + i, vf_mul(vf_get(dy + i, lanes), approximate ? slope_tanh(a) : slope_exact(a)), lanes);
+        vf a = array_get(x, first + i, lanes);
+        array_put(out, first + i, vf_mul(array_get(dy, first + i, lanes), approximate ? slope_tanh(a) : slope_exact(a)),
+                  lanes);
     });
 }
 

@@ -1,5 +1,5 @@
 #include "backends/cpu/rows.h"
-#include "backends/cpu/simd/simd.h"
+#include "backends/cpu/simd/array.h"
 
 enum { DY, X, WEIGHT, MEAN, RSTD, DX_SUM };
 
@@ -7,27 +7,25 @@ enum { DY, X, WEIGHT, MEAN, RSTD, DX_SUM };
 static void part_dx(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t columns = call->node->inputs[X]->shape[1];
+    array dy = array_input(call, DY), x = array_input(call, X), base = array_input(call, DX_SUM);
+    array dx = array_output(call, 0);
     const float *weight = call->inputs[WEIGHT];
     for (int64_t row = range.begin; row < range.end; row++) {
-        const float *dy = (const float *)call->inputs[DY] + row * columns;
-        const float *x = (const float *)call->inputs[X] + row * columns;
-        const float *base =
-            lk_has_input(call->node, DX_SUM) ? (const float *)call->inputs[DX_SUM] + row * columns : NULL;
-        float *dx = (float *)call->outputs[0] + row * columns;
+        int64_t at = row * columns;
         vf mean = vf_set1(((const float *)call->inputs[MEAN])[row]),
            rstd = vf_set1(((const float *)call->inputs[RSTD])[row]);
         vf sum_g = vf_zero(), sum_gh = vf_zero();
         VF_FOR(i, lanes, columns, {
-            vf g = vf_mul(vf_get(dy + i, lanes), vf_get(weight + i, lanes));
+            vf g = vf_mul(array_get(dy, at + i, lanes), vf_get(weight + i, lanes));
             sum_g = vf_add(sum_g, g);
-            sum_gh = vf_fma(g, vf_mul(vf_sub(vf_get(x + i, lanes), mean), rstd), sum_gh);
+            sum_gh = vf_fma(g, vf_mul(vf_sub(array_get(x, at + i, lanes), mean), rstd), sum_gh);
         });
         vf mean_g = vf_set1(vf_sum(sum_g) / (float)columns), mean_gh = vf_set1(vf_sum(sum_gh) / (float)columns);
         VF_FOR(i, lanes, columns, {
-            vf g = vf_mul(vf_get(dy + i, lanes), vf_get(weight + i, lanes));
-            vf h = vf_mul(vf_sub(vf_get(x + i, lanes), mean), rstd);
+            vf g = vf_mul(array_get(dy, at + i, lanes), vf_get(weight + i, lanes));
+            vf h = vf_mul(vf_sub(array_get(x, at + i, lanes), mean), rstd);
             vf slope = vf_mul(rstd, vf_fnma(h, mean_gh, vf_sub(g, mean_g)));
-            vf_put(dx + i, base != NULL ? vf_add(vf_get(base + i, lanes), slope) : slope, lanes);
+            array_put(dx, at + i, base.data != NULL ? vf_add(array_get(base, at + i, lanes), slope) : slope, lanes);
         });
     }
 }
@@ -36,15 +34,16 @@ static void part_dx(const lk_cpu_call *call, lk_range range, void *memory) {
 static void part_parameters(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t rows = call->node->inputs[X]->shape[0], columns = call->node->inputs[X]->shape[1];
-    const float *dy = call->inputs[DY], *x = call->inputs[X], *mean = call->inputs[MEAN], *rstd = call->inputs[RSTD];
+    array dy = array_input(call, DY), x = array_input(call, X);
+    const float *mean = call->inputs[MEAN], *rstd = call->inputs[RSTD];
     float *d_weight = call->outputs[1], *d_bias = call->outputs[2];
     VF_FOR(i, lanes, range.end - range.begin, {
         int64_t column = range.begin + i;
         vf weight = vf_zero();
         vf bias = vf_zero();
         for (int64_t row = 0; row < rows; row++) {
-            vf d = vf_get(dy + row * columns + column, lanes);
-            vf apart = vf_sub(vf_get(x + row * columns + column, lanes), vf_set1(mean[row]));
+            vf d = array_get(dy, row * columns + column, lanes);
+            vf apart = vf_sub(array_get(x, row * columns + column, lanes), vf_set1(mean[row]));
             weight = vf_fma(d, vf_mul(apart, vf_set1(rstd[row])), weight);
             bias = vf_add(bias, d);
         }

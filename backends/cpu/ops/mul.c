@@ -1,16 +1,14 @@
 #include "backends/cpu/rows.h"
-#include "backends/cpu/simd/simd.h"
+#include "backends/cpu/simd/array.h"
 
 static void part(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
-    const float *a = call->inputs[0];
-    const float *b = call->inputs[1];
-    float *y = call->outputs[0];
+    array a = array_input(call, 0), b = array_input(call, 1), y = array_output(call, 0);
     int64_t first = range.begin;
     VF_FOR(i, lanes, range.end - first, {
-        vf a_ = vf_get(a + first + i, lanes);
-        vf b_ = vf_get(b + first + i, lanes);
-        vf_put(y + first + i, vf_mul(a_, b_), lanes);
+        vf a_ = array_get(a, first + i, lanes);
+        vf b_ = array_get(b, first + i, lanes);
+        array_put(y, first + i, vf_mul(a_, b_), lanes);
     });
 }
 

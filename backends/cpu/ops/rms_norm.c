@@ -1,19 +1,27 @@
 #include "backends/cpu/rows.h"
-#include "backends/cpu/simd/simd.h"
+#include "backends/cpu/simd/array.h"
 
 static void part(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t width = call->node->inputs[1]->shape[0];
+    array x = array_input(call, 0), y = array_output(call, 0);
     const float *weight = call->inputs[1];
     float *rstd = call->outputs[1];
     for (int64_t row = range.begin; row < range.end; row++) {
-        const float *x = (const float *)call->inputs[0] + row * width;
-        float scale = 1.0f / sqrtf(vf_dot(x, x, width) / (float)width + call->node->attributes.norm.epsilon);
-        if (call->outputs[0] != NULL) {
-            float *y = (float *)call->outputs[0] + row * width;
+        int64_t at = row * width;
+        vf sums[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+        VF_FOR(i, lanes, width, {
+            vf a = array_get(x, at + i, lanes), *sum = &sums[i / VF_WIDTH % 4];
+            *sum = vf_fma(a, a, *sum);
+        });
+        float total = vf_sum(vf_add(vf_add(sums[0], sums[1]), vf_add(sums[2], sums[3])));
+        float scale = 1.0f / sqrtf(total / (float)width + call->node->attributes.norm.epsilon);
+        if (y.data != NULL) {
             vf factor = vf_set1(scale);
-            VF_FOR(i, lanes, width,
-                   vf_put(y + i, vf_mul(vf_mul(vf_get(x + i, lanes), factor), vf_get(weight + i, lanes)), lanes););
+            VF_FOR(i, lanes, width, {
+                vf normal = vf_mul(array_get(x, at + i, lanes), factor);
+                array_put(y, at + i, vf_mul(normal, vf_get(weight + i, lanes)), lanes);
+            });
         }
         if (rstd != NULL) {
             rstd[row] = scale;

@@ -1,27 +1,25 @@
 #include "backends/cpu/rows.h"
-#include "backends/cpu/simd/simd.h"
+#include "backends/cpu/simd/array.h"
 
 /* dx = dx_sum + rstd (dy weight - x rstd^2 mean(dy weight x)) */
 static void part_dx(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t width = call->node->inputs[2]->shape[0];
+    array dy = array_input(call, 0), x = array_input(call, 1), sum = array_input(call, 4), dx = array_output(call, 0);
     const float *weight = call->inputs[2], *rstd = call->inputs[3];
     for (int64_t row = range.begin; row < range.end; row++) {
-        const float *dy = (const float *)call->inputs[0] + row * width,
-                    *x = (const float *)call->inputs[1] + row * width;
-        const float *sum = lk_has_input(call->node, 4) ? (const float *)call->inputs[4] + row * width : NULL;
-        float *dx = (float *)call->outputs[0] + row * width;
+        int64_t at = row * width;
         vf total = vf_zero();
         VF_FOR(i, lanes, width, {
-            vf scaled = vf_mul(vf_get(dy + i, lanes), vf_get(weight + i, lanes));
-            total = vf_fma(scaled, vf_get(x + i, lanes), total);
+            vf scaled = vf_mul(array_get(dy, at + i, lanes), vf_get(weight + i, lanes));
+            total = vf_fma(scaled, array_get(x, at + i, lanes), total);
         });
         float mean = vf_sum(total) / (float)width;
         vf scale = vf_set1(rstd[row]), pull = vf_set1(rstd[row] * rstd[row] * mean);
         VF_FOR(i, lanes, width, {
-            vf scaled = vf_mul(vf_get(dy + i, lanes), vf_get(weight + i, lanes));
-            vf slope = vf_mul(scale, vf_fnma(vf_get(x + i, lanes), pull, scaled));
-            vf_put(dx + i, sum != NULL ? vf_add(vf_get(sum + i, lanes), slope) : slope, lanes);
+            vf scaled = vf_mul(array_get(dy, at + i, lanes), vf_get(weight + i, lanes));
+            vf slope = vf_mul(scale, vf_fnma(array_get(x, at + i, lanes), pull, scaled));
+            array_put(dx, at + i, sum.data != NULL ? vf_add(array_get(sum, at + i, lanes), slope) : slope, lanes);
         });
     }
 }
@@ -30,13 +28,15 @@ static void part_dx(const lk_cpu_call *call, lk_range range, void *memory) {
 static void part_dweight(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t width = call->node->inputs[2]->shape[0], rows = lk_tensor_elements(call->node->inputs[0]) / width;
-    const float *dy = call->inputs[0], *x = call->inputs[1], *rstd = call->inputs[3];
+    array dy = array_input(call, 0), x = array_input(call, 1);
+    const float *rstd = call->inputs[3];
     float *d_weight = call->outputs[1];
     VF_FOR(i, lanes, range.end - range.begin, {
         int64_t column = range.begin + i;
         vf sum = vf_zero();
         for (int64_t row = 0; row < rows; row++) {
-            vf product = vf_mul(vf_get(dy + row * width + column, lanes), vf_get(x + row * width + column, lanes));
+            int64_t at = row * width + column;
+            vf product = vf_mul(array_get(dy, at, lanes), array_get(x, at, lanes));
             sum = vf_fma(product, vf_set1(rstd[row]), sum);
         }
         vf_put(d_weight + column, sum, lanes);

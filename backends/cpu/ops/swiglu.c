@@ -1,16 +1,14 @@
 #include "backends/cpu/rows.h"
-#include "backends/cpu/simd/simd.h"
+#include "backends/cpu/simd/array.h"
 
 static void part(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
-    const float *gate = call->inputs[0];
-    const float *up = call->inputs[1];
-    float *y = call->outputs[0];
+    array gate = array_input(call, 0), up = array_input(call, 1), y = array_output(call, 0);
     int64_t first = range.begin;
     VF_FOR(i, lanes, range.end - first, {
-        vf gate_ = vf_get(gate + first + i, lanes);
-        vf up_ = vf_get(up + first + i, lanes);
-        vf_put(y + first + i, vf_mul(vf_mul(gate_, vf_sigmoid(gate_)), up_), lanes);
+        vf gate_ = array_get(gate, first + i, lanes);
+        vf up_ = array_get(up, first + i, lanes);
+        array_put(y, first + i, vf_mul(vf_mul(gate_, vf_sigmoid(gate_)), up_), lanes);
     });
 }
 
