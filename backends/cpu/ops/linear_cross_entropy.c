@@ -18,7 +18,8 @@ enum { X, WEIGHT, TARGETS, LOSS_SCALE };
 
 _Static_assert(LK_CPU_LOSS_COLUMNS % TILE_COLUMNS == 0, "whole tiles");
 
-/* Rows of the vocabulary taken at a time, so that they and their logits stay in the core's own cache. */
+/* Rows of the vocabulary taken at a time, so that they and their logits stay in the core's own cache; twice as many in
+ * bf16, since each slice is one more pass over dx. */
 enum { SLICE = 128, SLICE_FLOATS = LK_CPU_WORKER_BYTES / 2 / 4 };
 
 typedef struct loss_job {
@@ -32,7 +33,8 @@ typedef struct loss_job {
 } loss_job;
 
 static int64_t slice_rows(const loss_job *job) {
-    return LK_MAX(LK_MIN(SLICE_FLOATS / LK_MAX(job->width, (int64_t)1), (int64_t)SLICE), (int64_t)TILE_ROWS);
+    int64_t most = job->pairs ? 2 * SLICE : SLICE, fitting = SLICE_FLOATS / LK_MAX(job->width, (int64_t)1);
+    return LK_MAX(LK_MIN(fitting, most) / (2 * TILE_ROWS), (int64_t)1) * (2 * TILE_ROWS);
 }
 
 /* Rows of W as fp32: in place, or widened into `memory`. */
@@ -49,12 +51,13 @@ static const float *weight_rows(const loss_job *job, int64_t first, int64_t rows
 /* Whether rows of W are whole pairs, and a slice of it fits in half a worker's memory. */
 static bool can_pair(const loss_job *job) {
     return job->call->node->inputs[WEIGHT]->dtype == LK_DTYPE_BF16 && job->width % 2 == 0 &&
-           (job->width + TILE_COLUMNS) * ((slice_rows(job) + 1) / 2) <= SLICE_FLOATS;
+           (job->width + TILE_COLUMNS) * TILE_ROWS <= SLICE_FLOATS;
 }
 
 /* Some rows of W in panels, with rows 2 i and 2 i + 1 as pairs. */
 static void pack_weight_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *packed) {
     const uint16_t *weight = (const uint16_t *)job->call->inputs[WEIGHT] + first * job->width;
+    static const uint16_t zeros[VF_WIDTH];
     int64_t pairs = (rows + 1) / 2, whole = job->width / VF_WIDTH * VF_WIDTH;
     for (int64_t i = 0; i < pairs; i++) {
         const uint16_t *even = weight + 2 * i * job->width;
@@ -62,7 +65,7 @@ static void pack_weight_pairs(const loss_job *job, int64_t first, int64_t rows, 
         for (int64_t h = 0; h < job->width; h += VF_WIDTH) {
             uint32_t *to = packed + h / TILE_COLUMNS * TILE_COLUMNS * pairs + i * TILE_COLUMNS + h % TILE_COLUMNS;
             if (h < whole) {
-                vp_store(to, vp_round(vf_load_bf16(even + h), odd != NULL ? vf_load_bf16(odd + h) : vf_zero()));
+                vp_store(to, vp_join(even + h, odd != NULL ? odd + h : zeros));
                 continue;
             }
             for (int64_t j = 0; j < VF_WIDTH; j++) {
@@ -73,19 +76,38 @@ static void pack_weight_pairs(const loss_job *job, int64_t first, int64_t rows, 
     }
 }
 
+/* The gradients of a slice's logits, scale (softmax - one at the target), rounded to pairs of rows. */
+static void gradient_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *pairs) {
+    const int32_t *targets = job->call->inputs[TARGETS];
+    vf scale = vf_set1(job->scale);
+    for (int64_t i = 0; i < rows; i += 2) {
+        const float *even = job->logits + (first + i) * job->stride, *odd = i + 1 < rows ? even + job->stride : NULL;
+        for (int64_t t = 0; t < job->stride; t += VF_WIDTH) {
+            vf lse = vf_load(job->lse + t), low = vf_exp(vf_sub(vf_load(even + t), lse));
+            vf high = odd != NULL ? vf_exp(vf_sub(vf_load(odd + t), lse)) : vf_zero();
+            vp_store(pairs + i / 2 * job->stride + t, vp_round(vf_mul(scale, low), vf_mul(scale, high)));
+        }
+    }
+    for (int64_t t = 0; t < job->count; t++) {
+        int64_t target = targets[job->tokens[t]] - first;
+        if (target >= 0 && target < rows) {
+            float weight = expf(job->logits[(first + target) * job->stride + t] - job->lse[t]);
+            uint16_t *pair = (uint16_t *)(void *)(pairs + target / 2 * job->stride + t);
+            pair[target % 2] = lk_f32_to_bf16(job->scale * (weight - 1.0f));
+        }
+    }
+}
+
 /* dx of the part += the gradients of its logits, in pairs, times its rows of W. */
-static void add_share_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *packed, float *share) {
+static void add_share_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *packed, uint32_t *gradients,
+                            float *share) {
     int64_t pairs = (rows + 1) / 2, columns = job->width;
-    uint32_t gathered[SLICE / 2 * TILE_ROWS + VF_WIDTH];
+    uint32_t gathered[SLICE * TILE_ROWS];
     pack_weight_pairs(job, first, rows, packed);
+    gradient_pairs(job, first, rows, gradients);
     for (int64_t t = 0; t < job->count; t += TILE_ROWS) {
-        for (int64_t i = 0; i < pairs; i++) { /* what a vector holds beyond the tile is written over by the next pair */
-            const float *even = job->logits + (first + 2 * i) * job->stride + t;
-            for (int r = 0; r < TILE_ROWS; r += VF_WIDTH) {
-                int lanes = LK_MIN(TILE_ROWS - r, VF_WIDTH);
-                vf odd = 2 * i + 1 < rows ? vf_get(even + job->stride + r, lanes) : vf_zero();
-                vp_store(gathered + i * TILE_ROWS + r, vp_round(vf_get(even + r, lanes), odd));
-            }
+        for (int64_t i = 0; i < pairs; i++) {
+            memcpy(gathered + i * TILE_ROWS, gradients + i * job->stride + t, TILE_ROWS * sizeof *gathered);
         }
         for (int64_t h = 0; h < columns; h += TILE_COLUMNS) {
             tile_job tile_of = {.num_segments = 1, .c_row = columns, .addend_row = columns, .padded = true};
@@ -93,8 +115,8 @@ static void add_share_pairs(const loss_job *job, int64_t first, int64_t rows, ui
             tile_of.segments[0] = (tile_segment){
                 NULL, 2, 2 * TILE_ROWS, (const float *)(const void *)(packed + h * pairs), TILE_COLUMNS, pairs};
             tile_of.pairs[0] = (const uint16_t *)(const void *)gathered;
+            tile_of.addend = share + t * columns + h;
             tile_of.c = share + t * columns + h;
-            tile_of.addend = tile_of.c;
             tile((int)LK_MIN(job->count - t, (int64_t)TILE_ROWS), &tile_of);
         }
     }
@@ -229,13 +251,13 @@ static void gradient_task(void *argument, int task, int worker) {
     lk_range range = lk_split(job->vocab_size, TILE_ROWS, (int)job->parts, task);
     for (int64_t v = range.begin, rows; v < range.end; v += rows) {
         rows = LK_MIN(slice_rows(job), range.end - v);
-        to_gradients(job, v, rows);
 #if VF_PAIRS
         if (job->pairs) {
-            add_share_pairs(job, v, rows, (uint32_t *)(void *)packed, share);
+            add_share_pairs(job, v, rows, (uint32_t *)(void *)packed, (uint32_t *)(void *)widened, share);
             continue;
         }
 #endif
+        to_gradients(job, v, rows);
         const float *weight = weight_rows(job, v, rows, widened);
         int64_t columns = job->width;
         bool fits = (columns + TILE_COLUMNS) * rows <= SLICE_FLOATS;
