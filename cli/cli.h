@@ -92,6 +92,9 @@ void cli_print_classification(const lk_evaluator *evaluator, const lk_eval_repor
 /* The same as an object {"accuracy", "f1", "macro_f1", "confusion"}; NULL when memory is out. */
 json_t *cli_classification_json(const lk_evaluator *evaluator, const lk_eval_report *report);
 
+/* Whether a folder can be written there, before hours are spent on what it is for. A path that is not there yet is
+ * fine. */
+int cli_check_folder(const char *option, const char *path);
 double cli_seconds(void);     /* monotonic */
 size_t cli_peak_memory(void); /* the largest resident size so far in bytes; 0: unknown */
 /* "1.5 GiB"; the text lies in buffer. */

@@ -320,7 +320,8 @@ int cli_command_search(int argc, const char **argv) {
     cli_parse_result parsed = cli_parse(&options, argc, argv);
     int result = parsed == CLI_PARSED_HELP ? CLI_DONE : CLI_USAGE;
     if (parsed == CLI_PARSED) {
-        result = run(&command);
+        result = cli_check_folder("out", command.out);
+        result = result == CLI_DONE ? run(&command) : result;
     }
     lk_data_destroy(command.val_data);
     lk_data_destroy(command.data);

@@ -215,11 +215,6 @@ static int open_model(train_command *command) {
     return cli_open_model(&command->workspace);
 }
 
-static int build(train_command *command) {
-    int result = make_adapter(command);
-    return result == CLI_DONE ? make_trainer(command) : result;
-}
-
 static int profile(train_command *command) {
     char *text;
     int result = checked(command, lk_trainer_profile(command->trainer, false, &text));
@@ -233,10 +228,13 @@ static int profile(train_command *command) {
 static int run(train_command *command) {
     int result = timed(command, TRAIN_LOAD_MODEL, open_model);
     if (result == CLI_DONE) {
+        result = timed(command, TRAIN_COMPILE, make_adapter);
+    }
+    if (result == CLI_DONE) {
         result = timed(command, TRAIN_LOAD_DATA, load_data);
     }
     if (result == CLI_DONE) {
-        result = timed(command, TRAIN_COMPILE, build);
+        result = timed(command, TRAIN_COMPILE, make_trainer);
     }
     if (result == CLI_DONE) {
         cli_stop_install();
@@ -281,6 +279,9 @@ int cli_command_train(int argc, const char **argv) {
     int result = parsed == CLI_PARSED_HELP ? CLI_DONE : CLI_USAGE;
     if (parsed == CLI_PARSED) {
         result = check_options(&command, &options);
+        if (result == CLI_DONE) {
+            result = cli_check_folder("out", command.out);
+        }
         if (result == CLI_DONE) {
             result = train_set_checkpoint(&command);
         }

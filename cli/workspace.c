@@ -1,9 +1,12 @@
 #define _DEFAULT_SOURCE
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -74,6 +77,9 @@ int cli_open_session(cli_workspace *workspace) {
                            ? lk_session_create_for(workspace->context, &workspace->session_options,
                                                    &workspace->workload, &workspace->session)
                            : lk_session_create(workspace->context, &workspace->session_options, &workspace->session);
+    if (status == LK_STATUS_INVALID_ARGUMENT) {
+        return cli_usage("%s", lk_error_message(workspace->context));
+    }
     if (status != LK_OK) {
         return cli_library_failed(workspace->context, status);
     }
@@ -153,7 +159,8 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
 
 void cli_batch_options(lk_data_options *data, cli_options *options) {
     cli_int64(options, "batch", 'b', &data->batch, 1, "sequences per micro-batch");
-    cli_int64(options, "seq", 0, &data->seq, 1, "tokens per sequence at most");
+    cli_int64(options, "seq", 0, &data->seq, 0,
+              "tokens per sequence at most; default 256, or the model's limit where that is lower");
     cli_flag(options, "pack", 0, &data->pack, true, "fill each micro-batch with as many short samples as fit");
 }
 
@@ -174,6 +181,17 @@ void cli_optimizer_options(lk_train_options *train, int *schedule, int *recomput
                "but attention and the sums between layers; all but these sums");
     cli_size(options, "memory-budget", 0, &train->memory_budget,
              "SIZE such as 1G: recompute no more than needed for a step's planned memory to stay below it");
+}
+
+int cli_check_folder(const char *option, const char *path) {
+    struct stat about;
+    if (stat(path, &about) != 0) {
+        return errno == ENOENT ? CLI_DONE : cli_failed("--%s %s: %s", option, path, strerror(errno));
+    }
+    if (!S_ISDIR(about.st_mode)) {
+        return cli_failed("--%s %s: this is not a folder", option, path);
+    }
+    return access(path, W_OK) == 0 ? CLI_DONE : cli_failed("--%s %s: %s", option, path, strerror(errno));
 }
 
 double cli_seconds(void) {

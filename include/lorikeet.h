@@ -304,7 +304,7 @@ LK_API lk_status lk_convert_adapter(lk_context *context, const char *const *from
 typedef struct lk_data_options {
     size_t struct_size;
     int64_t batch; /* sequences per micro-batch, default 4 */
-    int64_t seq;   /* tokens per sequence at most, default 256 */
+    int64_t seq;   /* tokens per sequence at most; default 0: 256, or the model's limit where that is lower */
     bool pack;     /* fill batch * seq tokens with as many samples as fit */
     bool shuffle;  /* default true */
     uint64_t seed;

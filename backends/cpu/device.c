@@ -142,66 +142,12 @@ static void advise(char *bytes, size_t size) {
 
 /* Zeroed by all threads, so that on a machine with several memories the pages are spread over them. */
 static lk_status alloc_buffer(lk_device *device, size_t bytes, lk_buffer **out) {
-    lk_context *context = device->context;
-    *out = lk_calloc(context, 1, sizeof **out);
-    char *memory = lk_alloc_aligned(context, bytes);
-    if (*out == NULL || memory == NULL) {
-        lk_free(context, *out);
-        lk_free_aligned(context, memory);
-        *out = NULL;
-        return lk_out_of_memory(context, bytes, "a buffer");
-    }
-    **out = (lk_buffer){memory, bytes, false};
+    LK_TRY(lk_host_alloc(device, bytes, out));
+    char *memory = (*out)->bytes;
     advise(memory, bytes);
     lk_pool *pool = ((lk_cpu_device *)device)->pool;
     zero_job job = {memory, bytes, bytes >= HUGE_PAGE ? lk_pool_threads(pool) : 1};
     lk_pool_run(pool, zero_part, &job, job.tasks);
-    return LK_OK;
-}
-
-static lk_status wrap_buffer(lk_device *device, const void *host, size_t bytes, lk_buffer **out) {
-    *out = lk_calloc(device->context, 1, sizeof **out);
-    if (*out == NULL) {
-        return lk_out_of_memory(device->context, sizeof **out, "a buffer");
-    }
-    **out = (lk_buffer){(char *)(uintptr_t)host, bytes, true};
-    return LK_OK;
-}
-
-static void free_buffer(lk_device *device, lk_buffer *buffer) {
-    if (buffer != NULL) {
-        if (!buffer->wrapped) {
-            lk_free_aligned(device->context, buffer->bytes);
-        }
-        lk_free(device->context, buffer);
-    }
-}
-
-static void *map_buffer(lk_buffer *buffer) {
-    return buffer->bytes;
-}
-
-static lk_status check_range(lk_device *device, const lk_buffer *buffer, size_t offset, size_t bytes,
-                             const char *what) {
-    if (offset > buffer->size || bytes > buffer->size - offset) {
-        return lk_fail(device->context, LK_STATUS_INVALID_ARGUMENT, "%s of %zu bytes at %zu in a buffer of %zu bytes",
-                       what, bytes, offset, buffer->size);
-    }
-    return LK_OK;
-}
-
-static lk_status upload(lk_device *device, lk_buffer *buffer, size_t offset, const void *host, size_t bytes) {
-    LK_TRY(check_range(device, buffer, offset, bytes, "upload"));
-    if (buffer->wrapped) {
-        return lk_fail(device->context, LK_STATUS_INVALID_ARGUMENT, "upload into memory that is only borrowed");
-    }
-    memcpy(buffer->bytes + offset, host, bytes);
-    return LK_OK;
-}
-
-static lk_status download(lk_device *device, lk_buffer *buffer, size_t offset, void *host, size_t bytes) {
-    LK_TRY(check_range(device, buffer, offset, bytes, "download"));
-    memcpy(host, buffer->bytes + offset, bytes);
     return LK_OK;
 }
 
@@ -222,11 +168,11 @@ const lk_backend lk_backend_cpu = {
     .close = close_device,
     .kernels = lk_cpu_kernels,
     .alloc = alloc_buffer,
-    .wrap = wrap_buffer,
-    .free = free_buffer,
-    .map = map_buffer,
-    .upload = upload,
-    .download = download,
+    .wrap = lk_host_wrap,
+    .free = lk_host_free,
+    .map = lk_host_map,
+    .upload = lk_host_upload,
+    .download = lk_host_download,
     .compile = lk_cpu_compile,
     .release = lk_cpu_release,
     .run = lk_cpu_run_commands,

@@ -1,8 +1,9 @@
-/* The backend's own structs, shared by its device, its buffers and its command lists. */
+/* The backend's own structs, shared by its device and its command lists. */
 #ifndef LK_CPU_DEVICE_H
 #define LK_CPU_DEVICE_H
 
 #include "backends/cpu/cpu.h"
+#include "backends/host/buffer.h"
 #include "dispatch/dispatch.h"
 
 typedef struct lk_cpu_device {
@@ -10,12 +11,6 @@ typedef struct lk_cpu_device {
     lk_pool *pool;
     char *worker_memory; /* LK_CPU_WORKER_BYTES for each */
 } lk_cpu_device;
-
-struct lk_buffer {
-    char *bytes;
-    size_t size;
-    bool wrapped; /* the bytes are somebody else's */
-};
 
 /* program.c */
 lk_status lk_cpu_compile(lk_device *device, const lk_command *commands, int count, lk_commands **out);

@@ -28,10 +28,6 @@ struct lk_commands {
     int count;
 };
 
-static void *pointer_to(const lk_binding *binding) {
-    return binding->buffer != NULL ? binding->buffer->bytes + binding->offset : NULL;
-}
-
 /* Puts the tensor's fp32 copy, at *cursor, in the place of its pointer if the kernel wants it so. */
 static void convert(command *item, const lk_node *node, int index, bool is_output, void **pointer, char **cursor) {
     const lk_tensor *tensor = is_output ? node->outputs[index] : node->inputs[index];
@@ -56,14 +52,14 @@ static lk_status prepare(lk_cpu_device *device, lk_arena *arena, const lk_comman
         return lk_out_of_memory(device->device.context, count * sizeof *item->conversions, "a command");
     }
     void **outputs = pointers + node->num_inputs;
-    char *scratch = pointer_to(&source->scratch), *cursor = scratch;
+    char *scratch = lk_host_bytes(&source->scratch), *cursor = scratch;
     cursor += lk_cpu_own_scratch(&device->device.caps, source->kernel->required_features, node);
     for (int i = 0; i < node->num_inputs; i++) {
-        pointers[i] = node->inputs[i] != NULL ? pointer_to(&source->inputs[i]) : NULL;
+        pointers[i] = node->inputs[i] != NULL ? lk_host_bytes(&source->inputs[i]) : NULL;
         convert(item, node, i, false, &pointers[i], &cursor);
     }
     for (int i = 0; i < node->num_outputs; i++) {
-        outputs[i] = node->outputs[i] != NULL ? pointer_to(&source->outputs[i]) : NULL;
+        outputs[i] = node->outputs[i] != NULL ? lk_host_bytes(&source->outputs[i]) : NULL;
         convert(item, node, i, true, &outputs[i], &cursor);
     }
     item->call = (lk_cpu_call){

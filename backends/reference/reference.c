@@ -3,14 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backends/host/buffer.h"
 #include "core/graph/ops.h"
 #include "dispatch/dispatch.h"
-
-struct lk_buffer {
-    char *bytes;
-    size_t size;
-    bool wrapped;
-};
 
 struct lk_commands {
     const lk_command *commands;
@@ -62,59 +57,9 @@ static void close_device(lk_device *device) {
 }
 
 static lk_status alloc_buffer(lk_device *device, size_t bytes, lk_buffer **out) {
-    *out = lk_calloc(device->context, 1, sizeof **out);
-    char *memory = lk_alloc_aligned(device->context, bytes);
-    if (*out == NULL || memory == NULL) {
-        lk_free(device->context, *out);
-        lk_free_aligned(device->context, memory);
-        *out = NULL;
-        return lk_out_of_memory(device->context, bytes, "a buffer");
-    }
-    memset(memory, 0, bytes);
-    **out = (lk_buffer){memory, bytes, false};
+    LK_TRY(lk_host_alloc(device, bytes, out));
+    memset((*out)->bytes, 0, bytes);
     return LK_OK;
-}
-
-static lk_status wrap_buffer(lk_device *device, const void *host, size_t bytes, lk_buffer **out) {
-    *out = lk_calloc(device->context, 1, sizeof **out);
-    if (*out == NULL) {
-        return lk_out_of_memory(device->context, sizeof **out, "a buffer");
-    }
-    **out = (lk_buffer){(char *)(uintptr_t)host, bytes, true};
-    return LK_OK;
-}
-
-static void free_buffer(lk_device *device, lk_buffer *buffer) {
-    if (buffer != NULL) {
-        if (!buffer->wrapped) {
-            lk_free_aligned(device->context, buffer->bytes);
-        }
-        lk_free(device->context, buffer);
-    }
-}
-
-static void *map_buffer(lk_buffer *buffer) {
-    return buffer->bytes;
-}
-
-static lk_status upload(lk_device *device, lk_buffer *buffer, size_t offset, const void *host, size_t bytes) {
-    if (offset > buffer->size || bytes > buffer->size - offset) {
-        return lk_fail(device->context, LK_STATUS_INVALID_ARGUMENT, "upload outside the buffer");
-    }
-    memcpy(buffer->bytes + offset, host, bytes);
-    return LK_OK;
-}
-
-static lk_status download(lk_device *device, lk_buffer *buffer, size_t offset, void *host, size_t bytes) {
-    if (offset > buffer->size || bytes > buffer->size - offset) {
-        return lk_fail(device->context, LK_STATUS_INVALID_ARGUMENT, "download outside the buffer");
-    }
-    memcpy(host, buffer->bytes + offset, bytes);
-    return LK_OK;
-}
-
-static void *bytes_of(const lk_binding *binding) {
-    return binding->buffer->bytes + binding->offset;
 }
 
 /* Copies of everything as doubles are made per command: the one backend where a run allocates. */
@@ -136,7 +81,7 @@ static lk_status run_command(lk_context *context, const lk_command *command) {
         if (values[i] == NULL) {
             status = lk_out_of_memory(context, bytes, "a tensor in double precision");
         } else if (is_input) {
-            lk_dtype_to_f64(tensor->dtype, bytes_of(&command->inputs[i]), lk_tensor_elements(tensor), values[i]);
+            lk_dtype_to_f64(tensor->dtype, lk_host_bytes(&command->inputs[i]), lk_tensor_elements(tensor), values[i]);
         }
     }
     if (status == LK_OK) {
@@ -146,13 +91,13 @@ static lk_status run_command(lk_context *context, const lk_command *command) {
     for (int i = 0; i < node->num_outputs && status == LK_OK; i++) {
         if (node->outputs[i] != NULL) {
             lk_dtype_from_f64(node->outputs[i]->dtype, values[node->num_inputs + i],
-                              lk_tensor_elements(node->outputs[i]), bytes_of(&command->outputs[i]));
+                              lk_tensor_elements(node->outputs[i]), lk_host_bytes(&command->outputs[i]));
         }
     }
     for (int i = 0; i < node->num_inputs && status == LK_OK && lk_node_mutates(node); i++) {
         if (node->inputs[i] != NULL && node->inputs[i]->role == LK_ROLE_STATE) {
             lk_dtype_from_f64(node->inputs[i]->dtype, values[i], lk_tensor_elements(node->inputs[i]),
-                              bytes_of(&command->inputs[i]));
+                              lk_host_bytes(&command->inputs[i]));
         }
     }
     lk_arena_free(&arena);
@@ -226,11 +171,11 @@ const lk_backend lk_backend_reference = {
     .close = close_device,
     .kernels = kernels,
     .alloc = alloc_buffer,
-    .wrap = wrap_buffer,
-    .free = free_buffer,
-    .map = map_buffer,
-    .upload = upload,
-    .download = download,
+    .wrap = lk_host_wrap,
+    .free = lk_host_free,
+    .map = lk_host_map,
+    .upload = lk_host_upload,
+    .download = lk_host_download,
     .compile = compile,
     .release = release,
     .run = run,

@@ -21,6 +21,10 @@ static const char *const method_names[] = {
     NULL,
 };
 
+/* As in PEFT a rank may be larger than the sides of a weight, which is of no use there but harmless: one rank serves
+ * layers of all sizes. */
+enum { MAX_RANK = 65536 };
+
 const char *const *lk_adapter_methods(void) {
     return method_names;
 }
@@ -239,10 +243,9 @@ static lk_status add_site(lk_adapter *adapter, const lk_linear_site *linear) {
     lk_peft_scaling scaling;
     LK_TRY(lk_peft_scaling_of(&adapter->config, linear->path, &scaling));
     bool limited = adapter->config.peft_type == LK_PEFT_LORA;
-    if (limited && (scaling.rank < 1 || scaling.rank > LK_MIN(linear->in, linear->out))) {
-        return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT,
-                       "rank %lld at %s: expected 1 to %lld, the smaller side of its weight", (long long)scaling.rank,
-                       linear->path, (long long)LK_MIN(linear->in, linear->out));
+    if (limited && (scaling.rank < 1 || scaling.rank > MAX_RANK)) {
+        return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT, "rank %lld at %s: expected 1 to %d",
+                       (long long)scaling.rank, linear->path, MAX_RANK);
     }
     return add_site_of(adapter, linear, adapter->method, &scaling);
 }
@@ -307,7 +310,15 @@ lk_status lk_adapter_declare(lk_adapter *adapter) {
         }
     }
     LK_TRY(train_biases(adapter));
-    return adapted > 0 ? LK_OK : no_match(adapter, "any of the targets");
+    if (adapted > 0) {
+        return LK_OK;
+    }
+    if (adapter->config.layers_to_transform != NULL) {
+        return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT,
+                       "layers: none of the targets is in the layers that are asked for; the model has %lld of them",
+                       (long long)model->config->num_hidden_layers);
+    }
+    return no_match(adapter, "any of the targets");
 }
 
 /* ---- trained copies of the model's tensors ---- */
@@ -433,6 +444,34 @@ static lk_status set_layers(lk_peft_config *config, const char *layers) {
     return LK_OK;
 }
 
+static const char *last_segment(const char *path) {
+    const char *dot = strrchr(path, '.');
+    return dot != NULL ? dot + 1 : path;
+}
+
+/* PEFT refuses layers_to_transform with "all-linear": the targets become the names of all linear layers. */
+static lk_status name_all_linear(lk_adapter *adapter) {
+    lk_text names;
+    lk_text_init(&names, adapter->context);
+    for (int32_t i = 0; i < adapter->model->num_sites; i++) {
+        const lk_linear_site *site = &adapter->model->sites[i];
+        const char *name = last_segment(site->path);
+        bool known = site->is_head;
+        for (int32_t j = 0; j < i && !known; j++) {
+            known = strcmp(last_segment(adapter->model->sites[j].path), name) == 0;
+        }
+        if (!known) {
+            lk_text_printf(&names, "%s%s", names.length > 0 ? "," : "", name);
+        }
+    }
+    lk_status status = lk_text_status(&names);
+    if (status == LK_OK) {
+        status = lk_peft_config_set_targets(&adapter->config, names.data != NULL ? names.data : "");
+    }
+    lk_text_free(&names);
+    return status;
+}
+
 static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) {
     lk_context *context = adapter->context;
     LK_TRY(choose_method(adapter, options->method));
@@ -467,6 +506,9 @@ static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) 
                                    lk_pretrained_path(adapter->model->pretrained)));
     LK_TRY(lk_peft_config_set_text(config, &config->bias, options->bias));
     LK_TRY(set_layers(config, options->layers));
+    if (config->layers_to_transform != NULL && json_is_string(config->target_modules)) {
+        LK_TRY(name_all_linear(adapter));
+    }
     LK_TRY(check_names(adapter));
     if (adapter->method->configure != NULL) {
         LK_TRY(adapter->method->configure(adapter, options));

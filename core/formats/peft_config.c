@@ -112,7 +112,15 @@ static lk_status parse_names(lk_context *context, const char *what, const char *
         }
         at += length + (at[length] == ',');
     }
-    return *out ? LK_OK : lk_out_of_memory(context, 0, "an adapter's configuration");
+    if (*out == NULL) {
+        return lk_out_of_memory(context, 0, "an adapter's configuration");
+    }
+    if (json_array_size(*out) == 0) {
+        json_decref(*out);
+        *out = NULL;
+        return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "%s: no name is given", what);
+    }
+    return LK_OK;
 }
 
 lk_status lk_peft_config_set_targets(lk_peft_config *config, const char *targets) {

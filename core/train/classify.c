@@ -74,11 +74,7 @@ static lk_status check(const lk_model *model, const lk_data_options *options) {
 lk_status lk_classifier_create(lk_model *model, lk_adapter *adapter, const lk_data_options *given,
                                lk_classifier **out) {
     *out = NULL;
-    lk_data_options options;
-    lk_data_options_init(&options);
-    if (given != NULL) {
-        memcpy(&options, given, LK_MIN(given->struct_size, sizeof options));
-    }
+    lk_data_options options = lk_data_options_for(model, given);
     LK_TRY(check(model, &options));
     lk_classifier *self = lk_calloc(model->context, 1, sizeof *self);
     if (self == NULL) {

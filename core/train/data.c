@@ -2,11 +2,25 @@
 
 #include <string.h>
 
+enum { DEFAULT_SEQ = 256 };
+
 void lk_data_options_init(lk_data_options *options) {
-    *options = (lk_data_options){.struct_size = sizeof *options, .batch = 4, .seq = 256, .shuffle = true};
+    *options = (lk_data_options){.struct_size = sizeof *options, .batch = 4, .shuffle = true};
 }
 
-static lk_status check(lk_model *model, const lk_data_options *options) {
+lk_data_options lk_data_options_for(const lk_model *model, const lk_data_options *given) {
+    lk_data_options options;
+    lk_data_options_init(&options);
+    if (given != NULL) {
+        memcpy(&options, given, LK_MIN(given->struct_size, sizeof options));
+    }
+    if (options.seq == 0) {
+        options.seq = LK_MIN((int64_t)DEFAULT_SEQ, model->max_length);
+    }
+    return options;
+}
+
+lk_status lk_data_options_check(const lk_model *model, const lk_data_options *options) {
     int64_t limit = model->max_length;
     if (options->batch < 1 || options->batch > 1 << 20) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "batch is %lld, expected 1 to %d",
@@ -21,7 +35,7 @@ static lk_status check(lk_model *model, const lk_data_options *options) {
 }
 
 static lk_status load(lk_data *data, lk_model *model, const char *path) {
-    LK_TRY(check(model, &data->options));
+    LK_TRY(lk_data_options_check(model, &data->options));
     lk_dataset_options options;
     lk_dataset_options_init(&options);
     options.tokenizer = model->tokenizer;
@@ -56,10 +70,7 @@ lk_status lk_data_load(lk_model *model, const char *path, const lk_data_options 
         return lk_out_of_memory(model->context, sizeof *data, "data");
     }
     data->context = model->context;
-    lk_data_options_init(&data->options);
-    if (options != NULL) {
-        memcpy(&data->options, options, LK_MIN(options->struct_size, sizeof data->options));
-    }
+    data->options = lk_data_options_for(model, options);
     lk_status status = load(data, model, path);
     if (status != LK_OK) {
         lk_data_destroy(data);

@@ -13,6 +13,10 @@ struct lk_data {
     int64_t tokens, max_sequences; /* of a micro-batch */
 };
 
+/* The options a caller gave (NULL: none) with defaults for the rest; seq is never 0. */
+lk_data_options lk_data_options_for(const lk_model *model, const lk_data_options *given);
+lk_status lk_data_options_check(const lk_model *model, const lk_data_options *options);
+
 /* An iterator over the data, in the options' order or (in_order) as the file has it. */
 lk_status lk_data_iterate(const lk_data *data, bool in_order, lk_batch_iterator **out);
 

@@ -87,16 +87,8 @@ static lk_status render(lk_trainer *trainer, bool as_json, char **out) {
 }
 
 lk_status lk_data_shape(lk_model *model, const lk_data_options *options, lk_data *out) {
-    lk_data_options chosen;
-    lk_data_options_init(&chosen);
-    if (options != NULL) {
-        memcpy(&chosen, options, LK_MIN(options->struct_size, sizeof chosen));
-    }
-    if (chosen.batch < 1 || chosen.seq < 2 || chosen.batch > (1 << 24) || chosen.seq > (1 << 24)) {
-        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT,
-                       "batch is %lld and seq %lld, expected 1 and 2 or more", (long long)chosen.batch,
-                       (long long)chosen.seq);
-    }
+    lk_data_options chosen = lk_data_options_for(model, options);
+    LK_TRY(lk_data_options_check(model, &chosen));
     *out = (lk_data){.context = model->context,
                      .options = chosen,
                      .tokens = chosen.batch * chosen.seq,

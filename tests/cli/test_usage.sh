@@ -103,6 +103,7 @@ wrong '--method lota: must be one of' train --method lota
 wrong '--steps and --epochs exclude each other' train --model x --data y --out z --steps 1 --epochs 1
 wrong '--val-every needs --val FILE' train --model x --data y --out z --val-every 5
 wrong '--early-stopping needs --val-every N' train --model x --data y --out z --early-stopping 2
+wrong 'there is no device foo' train --model x --data y --out z --device foo
 wrong 'give one of --file and --text' classify --model x
 wrong 'give one of --prompt and --prompts' generate --model x
 wrong '--use needs --adapter' generate --model x --prompt y --use z

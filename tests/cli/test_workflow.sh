@@ -90,7 +90,6 @@ close "$merged" "$after" ||
 fails 'no-such-model' eval --model no-such-model --data held-out.txt
 fails 'no-such-file.txt' eval --model "$model" --data no-such-file.txt
 fails 'no-such-adapter' eval --model "$model" --adapter no-such-adapter --data held-out.txt
-fails 'no-such-device' eval --model "$model" --device no-such-device --data held-out.txt
 fails 'no_such_proj' train --model "$model" --data train.txt --out unused --targets no_such_proj
 fails 'no-such-folder/log.jsonl' train --model "$model" --data train.txt --out unused --log no-such-folder/log.jsonl
 
