@@ -10,12 +10,13 @@
 typedef struct tokenize_command {
     cli_workspace workspace;
     const char *text, *file, *ids;
-    bool json, skip_special, no_special;
+    bool json, lines, skip_special, no_special;
     lk_tokenizer *tokenizer;
 } tokenize_command;
 
 static const char description[] =
-    "Prints the token ids of a text as a model's tokenizer makes them, on one line, or the text of ids.";
+    "Prints the token ids of a text as a model's tokenizer makes them, on one line, or the text of ids.\n"
+    "With --lines, each line of the text is one by itself.";
 
 static const char examples[] = "  lorikeet tokenize --model model.gguf --text 'Hello, world'\n"
                                "  lorikeet tokenize --model ./Qwen2-0.5B --file notes.txt --json\n"
@@ -32,6 +33,7 @@ static void declare(tokenize_command *command, cli_options *options) {
     cli_text(options, "text", 't', &command->text, "TEXT", "the text");
     cli_text(options, "file", 'f', &command->file, "FILE", "a file with the text; -: standard input");
     cli_text(options, "ids", 'i', &command->ids, "IDS", "the other way round: ids, separated by spaces or commas");
+    cli_flag(options, "lines", 'l', &command->lines, true, "each line of the text by itself: a line of ids for each");
     cli_flag(options, "no-special", 0, &command->no_special, true,
              "leave out the special tokens that the tokenizer puts around a text");
     cli_flag(options, "skip-special", 0, &command->skip_special, true, "with --ids: leave out special tokens");
@@ -58,7 +60,7 @@ static int print_ids_json(tokenize_command *command, const int32_t *ids, size_t 
     return cli_print_json(json_pack("{s:o,s:o}", "ids", id_array, "tokens", token_array));
 }
 
-static int print_ids(tokenize_command *command, const char *text, size_t length) {
+static int print_ids_of(tokenize_command *command, const char *text, size_t length) {
     int32_t *ids;
     size_t count;
     lk_status status = lk_tokenizer_to_ids(command->tokenizer, text, length, !command->no_special, &ids, &count);
@@ -75,6 +77,20 @@ static int print_ids(tokenize_command *command, const char *text, size_t length)
         putchar('\n');
     }
     lk_release(command->workspace.context, ids);
+    return result;
+}
+
+static int print_ids(tokenize_command *command, const char *text, size_t length) {
+    if (!command->lines) {
+        return print_ids_of(command, text, length);
+    }
+    int result = CLI_DONE;
+    for (size_t at = 0; at < length && result == CLI_DONE;) {
+        const char *end = memchr(text + at, '\n', length - at);
+        size_t line = end != NULL ? (size_t)(end - text) - at : length - at;
+        result = print_ids_of(command, text + at, line);
+        at += line + 1;
+    }
     return result;
 }
 
@@ -131,6 +147,9 @@ static int open_tokenizer(tokenize_command *command) {
 static int run(tokenize_command *command) {
     if ((command->text != NULL) + (command->file != NULL) + (command->ids != NULL) != 1) {
         return cli_usage("give one of --text, --file and --ids");
+    }
+    if (command->lines && command->ids != NULL) {
+        return cli_usage("--lines and --ids exclude each other");
     }
     size_t count = 0;
     int32_t *ids = NULL;

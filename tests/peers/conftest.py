@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
 MODELS = DATA / "models"
@@ -34,13 +34,10 @@ class Program:
         assert result.returncode == 0, f"{' '.join(command)}\nstatus {result.returncode}\n{result.stderr[-4000:]}"
         return result.stdout
 
-    def loss(self, model, data, adapter=None):
+    def loss(self, model, data, adapter=None, task="causal-lm"):
         options = ["--adapter", adapter] if adapter else []
-        return json.loads(self("eval", "--model", model, "--data", data, "--seq", 96, *options, "--json"))["loss"]
-
-    def knows(self, command):
-        result = subprocess.run([self.path, "--help"], capture_output=True, text=True)
-        return command in (result.stdout + result.stderr).split()
+        options += ["--task", task] if task != "causal-lm" else []
+        return json.loads(self("eval", "--model", model, "--data", data, *options, "--json"))["loss"]
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +49,7 @@ def lorikeet():
 
 
 def read_ids(path):
-    """(ids, labels) of every line of an .ids file."""
+    """(ids, labels) of every line of an .ids file; labels has one element, the class, where texts are classified."""
     rows = []
     for line in pathlib.Path(path).read_text().splitlines():
         ids, _, labels = line.partition("\t")
@@ -61,19 +58,21 @@ def read_ids(path):
     return rows
 
 
-def load_base(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+def load_base(folder, task="causal-lm"):
+    kind = AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM
+    return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
 
-def load_adapted(folder, adapter, trainable=False):
+def load_adapted(folder, adapter, task="causal-lm", trainable=False):
     """PEFT only warns about adapter tensors that are missing or have no place: here that is an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(missing|unexpected) adapter keys.*")
-        return PeftModel.from_pretrained(load_base(folder), adapter, is_trainable=trainable).eval()
+        return PeftModel.from_pretrained(load_base(folder, task), adapter, is_trainable=trainable).eval()
 
 
 @torch.no_grad()
 def logits_of(model, ids):
+    """[tokens, vocabulary], or [classes]."""
     return model(input_ids=torch.tensor([ids])).logits[0]
 
 
@@ -82,8 +81,10 @@ def loss_of(model, rows):
     """Mean over all targets, one sequence at a time, summed in double precision."""
     total, targets = 0.0, 0
     for ids, labels in rows:
-        wanted = torch.tensor(labels[1:])
-        scores = logits_of(model, ids)[:-1].double()
+        scores = logits_of(model, ids).double()
+        classify = scores.dim() == 1
+        scores = scores[None] if classify else scores[:-1]
+        wanted = torch.tensor(labels if classify else labels[1:])
         total += torch.nn.functional.cross_entropy(scores, wanted, ignore_index=IGNORED, reduction="sum").item()
         targets += int((wanted != IGNORED).sum())
     return total / targets
@@ -98,6 +99,10 @@ def golden(name):
     return folder, json.loads((folder / "losses.json").read_text())
 
 
+def task_of(result):
+    return result["settings"].get("task", "causal-lm")
+
+
 def train_arguments(folder, result, model, out):
     """The command line that repeats a golden run."""
     settings = result["settings"]
@@ -110,6 +115,8 @@ def train_arguments(folder, result, model, out):
         "--no-shuffle",
         "--init-adapter",
         folder / "init_adapter",
+        "--task",
+        task_of(result),
         "--batch",
         settings["batch"],
         "--accum",

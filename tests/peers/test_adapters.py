@@ -14,6 +14,7 @@ from conftest import (
     logits_of,
     loss_of,
     read_ids,
+    task_of,
 )
 from peft import (
     AdaLoraConfig,
@@ -156,17 +157,18 @@ def test_golden_adapters_have_the_same_loss(lorikeet, tmp_path, name):
     data = write_batch(tmp_path / "some.ids", name)
     base = MODELS / result["model"]
     for adapter in ("init_adapter", "final_adapter"):
-        expected = loss_of(load_adapted(base, folder / adapter), read_ids(data))
-        assert_close(lorikeet.loss(base, data, folder / adapter), expected, relative=1e-5)
+        expected = loss_of(load_adapted(base, folder / adapter, task_of(result)), read_ids(data))
+        assert_close(lorikeet.loss(base, data, folder / adapter, task_of(result)), expected, relative=1e-5)
 
 
 @pytest.mark.parametrize("name", golden_runs())
 def test_a_merged_model_gives_the_adapters_logits(lorikeet, tmp_path, name):
     folder, result = golden(name)
     base, out = MODELS / result["model"], tmp_path / "merged"
-    lorikeet("merge", "--model", base, "--adapter", folder / "final_adapter", "--out", out)
-    adapted, merged = load_adapted(base, folder / "final_adapter"), load_base(out)
-    assert merged.state_dict().keys() == load_base(base).state_dict().keys()
+    task = task_of(result)
+    lorikeet("merge", "--model", base, "--task", task, "--adapter", folder / "final_adapter", "--out", out)
+    adapted, merged = load_adapted(base, folder / "final_adapter", task), load_base(out, task)
+    assert merged.state_dict().keys() == load_base(base, task).state_dict().keys()
     for ids, _ in read_ids(folder / "batches.ids")[:3]:
         assert_close(logits_of(merged, ids), logits_of(adapted, ids), absolute=1e-4)
 

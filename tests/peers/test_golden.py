@@ -5,7 +5,7 @@ import os
 import pathlib
 
 import pytest
-from conftest import MODELS, assert_close, golden, golden_runs, load_adapted, logged, loss_of, read_ids, train_arguments
+from conftest import MODELS, assert_close, golden, golden_runs, load_adapted, logged, loss_of, read_ids, task_of, train_arguments
 from safetensors.numpy import load_file
 
 LOSS = 1e-4  # another order of summation stays near 1e-6, any left-out feature is above 1e-3
@@ -19,7 +19,8 @@ def test_shipped_adapters_mean_the_same_to_peft(name):
     folder, result = golden(name)
     first = read_ids(folder / "batches.ids")[: result["settings"]["batch"] * result["settings"]["accumulation"]]
     for adapter, loss in (("init_adapter", result["losses"][0]), ("final_adapter", result["final_on_batch0"]["loss"])):
-        assert_close(loss_of(load_adapted(MODELS / result["model"], folder / adapter), first), loss, relative=1e-5)
+        model = load_adapted(MODELS / result["model"], folder / adapter, task_of(result))
+        assert_close(loss_of(model, first), loss, relative=1e-5)
 
 
 @pytest.mark.parametrize("name", golden_runs())
