@@ -117,15 +117,17 @@ static lk_status open_tuned(lk_tuned *self, const lk_device_caps *caps) {
     char name[64], key[KEY];
     key_text(self->identity, key);
     snprintf(name, sizeof name, "tuned-%s-%s.json", caps->backend, key);
-    char *folder = lk_disk_cache_folder(self->context);
+    char *folder;
+    LK_TRY(lk_disk_cache_folder(self->context, &folder));
     char *path = folder != NULL ? lk_path_join(self->context, folder, name) : NULL;
     self->folder = lk_arena_printf(&self->arena, "%s", folder != NULL ? folder : "");
+    bool complete = folder == NULL || path != NULL;
     self->path = lk_arena_printf(&self->arena, "%s", path != NULL ? path : "");
     self->device = lk_arena_printf(&self->arena, "%s", caps->name);
     self->driver = lk_arena_printf(&self->arena, "%s", caps->driver);
     lk_free(self->context, path);
     lk_free(self->context, folder);
-    return self->folder && self->path && self->device && self->driver
+    return complete && self->folder && self->path && self->device && self->driver
                ? read_file(self)
                : lk_out_of_memory(self->context, sizeof name, "measured times");
 }

@@ -10,21 +10,27 @@ typedef struct header {
 } header;
 static const char MAGIC[8] = {'L', 'K', 'C', 'A', 'C', 'H', 'E', '1'};
 
-char *lk_disk_cache_folder(lk_context *context) {
+lk_status lk_disk_cache_folder(lk_context *context, char **out) {
     const char *own = getenv("LORIKEET_CACHE_DIR"), *general = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    *out = NULL;
     if (own != NULL && own[0] != '\0') {
-        return lk_strdup(context, own);
+        *out = lk_strdup(context, own);
+    } else if (general != NULL && general[0] != '\0') {
+        *out = lk_path_join(context, general, "lorikeet");
+    } else if (home != NULL && home[0] != '\0') {
+        *out = lk_path_join(context, home, ".cache/lorikeet");
+    } else {
+        return LK_OK;
     }
-    if (general != NULL && general[0] != '\0') {
-        return lk_path_join(context, general, "lorikeet");
-    }
-    return home != NULL && home[0] != '\0' ? lk_path_join(context, home, ".cache/lorikeet") : NULL;
+    return *out != NULL ? LK_OK : lk_out_of_memory(context, 0, "the path of the cache");
 }
 
-static char *path_of(lk_context *context, const char *folder, const char *kind, uint64_t key) {
+/* NULL: there is no cache, or no memory, which comes to the same. */
+static char *path_of(lk_context *context, const char *kind, uint64_t key, char **folder) {
     char name[64];
     snprintf(name, sizeof name, "%.32s-%016llx.bin", kind, (unsigned long long)key);
-    return folder != NULL ? lk_path_join(context, folder, name) : NULL;
+    return lk_disk_cache_folder(context, folder) == LK_OK && *folder != NULL ? lk_path_join(context, *folder, name)
+                                                                             : NULL;
 }
 
 static bool is_sound(const lk_mapping *file, uint64_t key, lk_disk_cache_entry *out) {
@@ -39,7 +45,7 @@ static bool is_sound(const lk_mapping *file, uint64_t key, lk_disk_cache_entry *
 }
 
 bool lk_disk_cache_open(lk_context *context, const char *kind, uint64_t key, lk_disk_cache_entry *out) {
-    char *folder = lk_disk_cache_folder(context), *path = path_of(context, folder, kind, key);
+    char *folder, *path = path_of(context, kind, key, &folder);
     lk_mapping file;
     bool found = false;
     if (path != NULL && lk_path_is_file(path) && lk_mapping_open(context, path, &file) == LK_OK) {
@@ -75,7 +81,7 @@ static lk_status write_entry(lk_context *context, const char *path, uint64_t key
 }
 
 void lk_disk_cache_store(lk_context *context, const char *kind, uint64_t key, const void *data, size_t bytes) {
-    char *folder = lk_disk_cache_folder(context), *path = path_of(context, folder, kind, key);
+    char *folder, *path = path_of(context, kind, key, &folder);
     if (path != NULL &&
         (lk_make_directories(context, folder) != LK_OK || write_entry(context, path, key, data, bytes) != LK_OK)) {
         lk_log(context, LK_LOG_DEBUG, "%s programs are not kept on disk: %s", kind, lk_error_message(context));

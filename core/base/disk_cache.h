@@ -12,7 +12,7 @@ typedef struct lk_disk_cache_entry {
 } lk_disk_cache_entry;
 
 /* LORIKEET_CACHE_DIR, else XDG_CACHE_HOME/lorikeet, else ~/.cache/lorikeet. lk_free it; NULL: there is none. */
-char *lk_disk_cache_folder(lk_context *context);
+lk_status lk_disk_cache_folder(lk_context *context, char **out);
 /* False where there is no such file, or it is damaged; else lk_disk_cache_close ends it. `kind`: "opencl" */
 bool lk_disk_cache_open(lk_context *context, const char *kind, uint64_t key, lk_disk_cache_entry *out);
 void lk_disk_cache_close(lk_disk_cache_entry *entry);
