@@ -50,6 +50,7 @@ endforeach()
 check_c_compiler_flag(-march=native LK_HAS_MARCH_NATIVE)
 add_subdirectory(tests/cuda/ptx)
 target_link_libraries(test_cuda_ptx PRIVATE lorikeet_ptx)
+set_property(TARGET test_cuda_ptx_native APPEND PROPERTY COMPILE_DEFINITIONS _GNU_SOURCE)
 
 # The CUDA backend on machines without a GPU: the same tests through a mock driver that runs the kernels on the host.
 check_language(CXX)
@@ -59,7 +60,7 @@ if(LK_CUDA AND LK_NVCC AND CMAKE_CXX_COMPILER)
   add_subdirectory(tests/cuda/mock)
   target_sources(test_cuda_emulator PRIVATE $<TARGET_OBJECTS:lorikeet_emulator> $<TARGET_OBJECTS:lorikeet_emulator_faults>)
   target_compile_definitions(test_cuda_emulator PRIVATE LK_HAS_EMULATOR)
-  set(mock "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>")
+  set(mock "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=none")
   foreach(source IN LISTS LK_TEST_SOURCES)
     if(source MATCHES "tests/cuda/test_([^/]*).c$")
       set_tests_properties(cuda/${CMAKE_MATCH_1} PROPERTIES ENVIRONMENT "${mock};LK_MOCK=1")
@@ -69,6 +70,17 @@ if(LK_CUDA AND LK_NVCC AND CMAKE_CXX_COMPILER)
   set_tests_properties(cuda/conformance PROPERTIES ENVIRONMENT "${mock};LK_TEST_BACKEND=cuda")
   add_test(NAME cuda/golden COMMAND test_train_golden)
   set_tests_properties(cuda/golden PROPERTIES ENVIRONMENT "${mock};LK_TEST_DEVICE=cuda;LK_TEST_RUN=stories260k-lora-qv")
+  add_test(NAME cuda/cublaslt_conformance COMMAND test_ops_conformance)
+  set_tests_properties(cuda/cublaslt_conformance PROPERTIES ENVIRONMENT
+    "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=$<TARGET_FILE:lorikeet_mock_cublaslt>;LK_TEST_BACKEND=cuda")
+  set_tests_properties(cuda/cublaslt PROPERTIES ENVIRONMENT
+    "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=$<TARGET_FILE:lorikeet_mock_cublaslt>;LK_MOCK=1")
+  add_test(NAME cuda/cublaslt_select COMMAND test_cuda_select)
+  set_tests_properties(cuda/select cuda/cublaslt_select PROPERTIES RESOURCE_LOCK cuda_select) # they write the same files
+  set_tests_properties(cuda/cublaslt_select PROPERTIES ENVIRONMENT
+    "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=$<TARGET_FILE:lorikeet_mock_cublaslt>;LK_MOCK=1")
+  set_tests_properties(cuda/ptx_native PROPERTIES ENVIRONMENT
+    "${mock};LK_MOCK=1;LK_PTX_FOLDER=${PROJECT_BINARY_DIR}/cuda")
   add_test(NAME cuda/ptx_conformance COMMAND test_ops_conformance)
   set_tests_properties(cuda/ptx_conformance PROPERTIES ENVIRONMENT
     "${mock};LK_TEST_BACKEND=cuda;LK_MOCK_CUDA_PTX=${PROJECT_BINARY_DIR}/cuda")

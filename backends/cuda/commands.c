@@ -2,9 +2,11 @@
  * and those with LORIKEET_CUDA_GRAPHS=0, launch them one by one. */
 #include <string.h>
 
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
 
 typedef struct call {
+    lk_cuda_lt_call *lt; /* by cuBLASLt; NULL: a kernel of ours, as follows */
     CUfunction function;
     unsigned grid[2], group, shared_bytes;
     int32_t command, num_buffers, num_parameters;
@@ -22,12 +24,15 @@ struct lk_commands {
 };
 
 static lk_status make_call(lk_cuda_device *self, const lk_launch *launch, call *out) {
+    out->command = launch->command;
+    if (strcmp(launch->file, LK_CUDA_LT_FILE) == 0) {
+        return lk_cuda_lt_prepare(self, launch, &out->lt);
+    }
     LK_TRY(lk_cuda_function(self, launch, &out->function));
     out->grid[0] = (unsigned)launch->groups[0];
     out->grid[1] = (unsigned)launch->groups[1];
     out->group = (unsigned)launch->constants[0].value;
     out->shared_bytes = (unsigned)launch->shared_bytes;
-    out->command = launch->command;
     out->num_buffers = launch->num_buffers;
     out->num_parameters = launch->num_parameters;
     for (int32_t i = 0; i < launch->num_buffers; i++) {
@@ -38,7 +43,21 @@ static lk_status make_call(lk_cuda_device *self, const lk_launch *launch, call *
     return LK_OK;
 }
 
-static CUresult launch(lk_cuda_device *self, call *c) {
+/* What happened to a command, as the operation that it is. */
+static lk_status named(lk_cuda_device *self, const lk_commands *list, int32_t command, lk_status status) {
+    const lk_node *node = list->commands[command].node;
+    return lk_fail_within(self->device.context, status, "%s at %s", lk_op_name(node->op), node->scope);
+}
+
+static lk_status failed(lk_cuda_device *self, const lk_commands *list, int32_t command, CUresult error) {
+    return named(self, list, command, lk_cuda_fail(self, error, list->commands[command].kernel->name));
+}
+
+static lk_status launch(lk_cuda_device *self, const lk_commands *list, call *c) {
+    if (c->lt != NULL) {
+        lk_status status = lk_cuda_lt_start(self, c->lt);
+        return status == LK_OK ? LK_OK : named(self, list, c->command, status);
+    }
     int last = 0; /* what every kernel's list of parameters ends in */
     void *arguments[LK_LAUNCH_BUFFERS + LK_LAUNCH_PARAMETERS + 1];
     int32_t count = 0;
@@ -49,14 +68,9 @@ static CUresult launch(lk_cuda_device *self, call *c) {
         arguments[count++] = &c->parameters[i];
     }
     arguments[count] = &last;
-    return self->api->cuLaunchKernel(c->function, c->grid[0], c->grid[1], 1, c->group, 1, 1, c->shared_bytes,
-                                     self->stream, arguments, NULL);
-}
-
-static lk_status failed(lk_cuda_device *self, const lk_commands *list, int32_t command, CUresult error) {
-    const lk_node *node = list->commands[command].node;
-    lk_status status = lk_cuda_fail(self, error, list->commands[command].kernel->name);
-    return lk_fail_within(self->device.context, status, "%s at %s", lk_op_name(node->op), node->scope);
+    CUresult error = self->api->cuLaunchKernel(c->function, c->grid[0], c->grid[1], 1, c->group, 1, 1, c->shared_bytes,
+                                               self->stream, arguments, NULL);
+    return error == CUDA_SUCCESS ? LK_OK : failed(self, list, c->command, error);
 }
 
 static lk_status make_calls(lk_cuda_device *self, lk_commands *list, const lk_recorder *recorder) {
@@ -71,8 +85,7 @@ static lk_status make_calls(lk_cuda_device *self, lk_commands *list, const lk_re
         list->num_calls = i + 1;
         lk_status status = make_call(self, &recorder->launches[i], &list->calls[i]);
         if (status != LK_OK) {
-            const lk_node *node = list->commands[recorder->launches[i].command].node;
-            return lk_fail_within(self->device.context, status, "%s at %s", lk_op_name(node->op), node->scope);
+            return named(self, list, recorder->launches[i].command, status);
         }
     }
     return LK_OK;
@@ -87,8 +100,7 @@ static lk_status capture(lk_cuda_device *self, lk_commands *list) {
     }
     lk_status status = LK_OK;
     for (int32_t i = 0; i < list->num_calls && status == LK_OK; i++) {
-        error = launch(self, &list->calls[i]);
-        status = error == CUDA_SUCCESS ? LK_OK : failed(self, list, list->calls[i].command, error);
+        status = launch(self, list, &list->calls[i]);
     }
     error = api->cuStreamEndCapture(self->stream, &graph); /* also after a failure: the stream must leave the mode */
     if (status == LK_OK && error != CUDA_SUCCESS) {
@@ -149,6 +161,9 @@ void lk_cuda_release(lk_device *device, lk_commands *list) {
     if (list->graph != NULL) {
         self->api->cuGraphExecDestroy(list->graph);
     }
+    for (int32_t i = 0; i < list->num_calls; i++) {
+        lk_cuda_lt_release(self, list->calls[i].lt);
+    }
     lk_free(device->context, list->events);
     lk_free(device->context, list->calls);
     lk_free(device->context, list);
@@ -179,15 +194,17 @@ static lk_status run_one_by_one(lk_cuda_device *self, lk_commands *list, bool ti
     int32_t next = 0;
     for (int32_t command = 0; command < list->num_commands; command++) {
         CUresult error = timed ? self->api->cuEventRecord(list->events[command], self->stream) : CUDA_SUCCESS;
-        for (; next < list->num_calls && list->calls[next].command == command && error == CUDA_SUCCESS; next++) {
-            error = launch(self, &list->calls[next]);
+        lk_status status = error == CUDA_SUCCESS ? LK_OK : failed(self, list, command, error);
+        for (; next < list->num_calls && list->calls[next].command == command && status == LK_OK; next++) {
+            status = launch(self, list, &list->calls[next]);
         }
-        if (error == CUDA_SUCCESS && !timed) {
+        if (status == LK_OK && !timed) {
             error = self->api->cuStreamSynchronize(self->stream);
+            status = error == CUDA_SUCCESS ? LK_OK : failed(self, list, command, error);
         }
-        if (error != CUDA_SUCCESS) {
+        if (status != LK_OK) {
             self->api->cuStreamSynchronize(self->stream);
-            return failed(self, list, command, error);
+            return status;
         }
     }
     CUresult error = timed ? self->api->cuEventRecord(list->events[list->num_commands], self->stream) : CUDA_SUCCESS;

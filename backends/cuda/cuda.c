@@ -1,5 +1,6 @@
 /* The CUDA backend: NVIDIA GPUs through the driver found at run time, kernels compiled when the library was built. */
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/tensor_cores.h"
 #include "backends/shaders/rows.h"
 
@@ -76,12 +77,15 @@ static const lk_kernel *kernels(int *count) {
     return rows;
 }
 
+static const char *const features[] = {"cublaslt", NULL};
+
 const lk_backend lk_backend_cuda = {
     .abi_version = LK_BACKEND_ABI_VERSION,
     .struct_size = sizeof(lk_backend),
     .name = "cuda",
     .summary = "NVIDIA GPUs, compute capability 8.0 and newer",
     .by_drivers = true,
+    .features = features,
     .probe = lk_cuda_probe,
     .open = lk_cuda_open,
     .close = lk_cuda_close,

@@ -46,6 +46,9 @@ typedef struct lk_cuda_numbers {
 } lk_cuda_numbers;
 void lk_cuda_estimate(lk_device_caps *caps, const lk_cuda_numbers *numbers);
 
+/* Bits of lk_device_caps.features; cuda.c has their names. */
+enum { LK_CUDA_FEATURE_CUBLASLT = 1 };
+
 typedef struct lk_cuda_device lk_cuda_device;
 struct lk_buffer {
     CUdeviceptr memory;
@@ -64,6 +67,7 @@ struct lk_cuda_device {
     int32_t num_images;
     void *staging[LK_CUDA_STAGING_PARTS]; /* page-locked */
     CUevent staged[LK_CUDA_STAGING_PARTS];
+    struct lk_cuda_lt *lt; /* NULL: products without cuBLASLt (cublaslt.h) */
     bool uses_graphs;
     lk_commands *pending; /* running */
     double *seconds;      /* where its times go; NULL: not timed */

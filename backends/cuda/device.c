@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
 
 lk_status lk_cuda_fail(lk_cuda_device *device, CUresult error, const char *what) {
@@ -75,6 +76,10 @@ lk_status lk_cuda_open(lk_context *context, const lk_device_caps *caps, const lk
     if (status == LK_OK) {
         status = make_modules(self);
     }
+    if (status == LK_OK && (caps->features & LK_CUDA_FEATURE_CUBLASLT) != 0) {
+        self->lt = lk_cuda_lt_open(self);
+        self->device.caps.features &= self->lt != NULL ? ~(uint64_t)0 : ~(uint64_t)LK_CUDA_FEATURE_CUBLASLT;
+    }
     if (status != LK_OK) {
         lk_cuda_close(&self->device);
         return status;
@@ -92,6 +97,7 @@ void lk_cuda_close(lk_device *device) {
     if (self->cu != NULL) {
         self->api->cuCtxSetCurrent(self->cu);
     }
+    lk_cuda_lt_close(self, self->lt);
     for (int32_t i = 0; self->modules != NULL && i < self->num_images; i++) {
         if (self->modules[i] != NULL) {
             self->api->cuModuleUnload(self->modules[i]);

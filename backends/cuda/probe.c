@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
 
 typedef struct reader {
@@ -65,6 +66,7 @@ static CUresult describe(const lk_cu_api *api, int index, lk_device_caps *caps) 
     if (error != CUDA_SUCCESS) {
         return error;
     }
+    caps->features = lk_cuda_lt_is_there() ? LK_CUDA_FEATURE_CUBLASLT : 0;
     caps->max_buffer_bytes = SIZE_MAX;
     caps->capability = 10 * attribute(&from, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
                        attribute(&from, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);

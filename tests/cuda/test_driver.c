@@ -23,7 +23,7 @@ static counts counted(void) {
     void (*read)(unsigned long *);
     void *library = dlopen(getenv("LORIKEET_CUDA_DRIVER"), RTLD_NOW), *symbol = dlsym(library, "lk_mock_cuda_counts");
     counts now;
-    unsigned long numbers[6];
+    unsigned long numbers[7];
     memcpy(&read, &symbol, sizeof read);
     read(numbers);
     now = (counts){numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};

@@ -6,6 +6,7 @@
  * found only if the module's image has them.
  *
  * LK_MOCK_CUDA_PTX=build/release/cuda  kernels are executed from nvcc's PTX in that folder (tests/cuda/ptx)
+ * LK_MOCK_CUDA_PTX_COUNTS=1  and at the end the instructions, products and bank conflicts of each are printed
  * LK_MOCK_CUDA_CARDS=A100,V100  the cards (tests/cuda/cards.def); A100
  * LK_MOCK_CUDA_FAIL=cuMemAlloc_v2:3:2  the third call of that function fails with error 2; `kernel` is a kernel's run.
  *     Errors that lose the context (ECC, from 700 on) are returned by every later call.
@@ -21,6 +22,7 @@
 
 #include "backends/cuda/driver.h"
 #include "tests/cuda/emulator/emulator.h"
+#include "tests/cuda/mock/hooks.h"
 #include "tests/cuda/mock/ptx.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -63,7 +65,7 @@ static CUresult lost; /* what every call returns once the context is lost */
 static bool initialised;
 static void *current;
 static int context_of[MAX_CARDS]; /* how often each is retained */
-static unsigned long num_kernels, num_launches, num_graph_launches, num_captures, num_failures;
+static unsigned long num_kernels, num_launches, num_graph_launches, num_captures, num_failures, num_heuristics;
 
 static CUresult planned(const char *what) {
     static char counted[96];
@@ -143,12 +145,14 @@ static bool is_device(CUdeviceptr memory, size_t bytes) {
 
 /* ---- streams: what is to be done, in order ---- */
 
-typedef enum kind { KERNEL, TO_DEVICE, TO_HOST, SET, RECORD, GRAPH } kind;
+enum { ARGUMENT_BYTES = 8 * EMULATOR_MAX_PARAMETERS };
+typedef enum kind { KERNEL, LIBRARY, TO_DEVICE, TO_HOST, SET, RECORD, GRAPH } kind;
 typedef struct operation {
     kind kind;
     const emulator_kernel *kernel;
     unsigned grid[3], lanes, shared_bytes;
-    unsigned char *arguments; /* 8 bytes each */
+    unsigned char *arguments; /* 8 bytes each; what a library gave */
+    void (*work)(const void *);
     void *to;
     const void *from;
     size_t bytes;
@@ -234,6 +238,9 @@ static CUresult execute(const operation *op) {
         }
         return CUDA_SUCCESS;
     }
+    case LIBRARY:
+        op->work(op->arguments);
+        return CUDA_SUCCESS;
     case TO_DEVICE:
     case TO_HOST:
         memcpy(op->to, op->from, op->bytes);
@@ -674,8 +681,8 @@ EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, un
         operation *copy = push(&(*exec)->list, graph->list.items[i].kind);
         *copy = graph->list.items[i];
         if (copy->arguments != NULL) {
-            copy->arguments = malloc(8 * EMULATOR_MAX_PARAMETERS);
-            memcpy(copy->arguments, graph->list.items[i].arguments, 8 * EMULATOR_MAX_PARAMETERS);
+            copy->arguments = malloc(ARGUMENT_BYTES);
+            memcpy(copy->arguments, graph->list.items[i].arguments, ARGUMENT_BYTES);
         }
     }
     live++;
@@ -760,7 +767,7 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned gr
     op->grid[2] = grid_z;
     op->lanes = block_x;
     op->shared_bytes = shared_bytes;
-    op->arguments = calloc(EMULATOR_MAX_PARAMETERS, 8);
+    op->arguments = calloc(1, ARGUMENT_BYTES);
     for (int i = 0; i < kernel->num_parameters; i++) {
         memcpy(op->arguments + 8 * i, parameters[i], kernel->sizes[i]);
     }
@@ -768,13 +775,36 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned gr
     return CUDA_SUCCESS;
 }
 
+/* ---- for libraries' mocks ---- */
+
+static void change_live(int change) {
+    live += change;
+}
+
+static void count_heuristic(void) {
+    num_heuristics++;
+}
+
+static void enqueue(CUstream stream, void (*work)(const void *), const void *data, size_t bytes) {
+    operation *op = push(target_of(stream), LIBRARY);
+    if (bytes > ARGUMENT_BYTES) {
+        abort();
+    }
+    op->work = work;
+    op->arguments = calloc(1, ARGUMENT_BYTES);
+    memcpy(op->arguments, data, bytes);
+}
+
+EXPORT const mock_hooks lk_mock_cuda_hooks = {planned, change_live, count_heuristic, is_device, enqueue};
+
 /* ---- for the tests ---- */
 
-EXPORT void lk_mock_cuda_counts(unsigned long counts[6]) {
+EXPORT void lk_mock_cuda_counts(unsigned long counts[7]) {
     counts[0] = (unsigned long)live;
     counts[1] = num_kernels;
     counts[2] = num_launches;
     counts[3] = num_graph_launches;
     counts[4] = num_captures;
     counts[5] = num_failures;
+    counts[6] = num_heuristics;
 }

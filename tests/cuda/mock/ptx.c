@@ -51,6 +51,42 @@ static const ptx_kernel *find(const char *name) {
     return NULL;
 }
 
+/* With LK_MOCK_CUDA_PTX_COUNTS=1 a process that ends says what its kernels did. */
+enum { MAX_COUNTED = 256 };
+static struct {
+    const char *name;
+    ptx_counts counts;
+} counted[MAX_COUNTED];
+static int num_counted;
+
+static void print_counts(void) {
+    for (int i = 0; i < num_counted; i++) {
+        const ptx_counts *c = &counted[i].counts;
+        printf("%-48s %10llu instructions %8llu mma %8llu ldmatrix: %llu passes for %llu matrices\n", counted[i].name,
+               (unsigned long long)c->instructions, (unsigned long long)c->mma, (unsigned long long)c->ldmatrix,
+               (unsigned long long)c->ldmatrix_ways, (unsigned long long)c->ldmatrix_rows);
+    }
+}
+
+static ptx_counts *counts_of(const char *name) {
+    if (getenv("LK_MOCK_CUDA_PTX_COUNTS") == NULL) {
+        return NULL;
+    }
+    for (int i = 0; i < num_counted; i++) {
+        if (strcmp(counted[i].name, name) == 0) {
+            return &counted[i].counts;
+        }
+    }
+    if (num_counted == MAX_COUNTED) {
+        return NULL;
+    }
+    if (num_counted == 0) {
+        atexit(print_counts);
+    }
+    counted[num_counted].name = name;
+    return &counted[num_counted++].counts;
+}
+
 typedef struct permission {
     bool (*is_memory)(unsigned long long address, size_t bytes);
 } permission;
@@ -67,13 +103,14 @@ bool mock_ptx_run(const char *name, const unsigned grid[3], unsigned lanes, size
         fprintf(stderr, "mock CUDA: there is no PTX of %s with %d parameters\n", name, num_arguments);
         return false;
     }
-    permission permission = {is_memory};
+    permission allowed = {is_memory};
     ptx_launch launch = {.grid = {grid[0], grid[1], grid[2]},
                          .lanes = lanes,
                          .shared_bytes = shared_bytes,
                          .arguments = arguments,
                          .is_memory = is_allowed,
-                         .user = &permission};
+                         .user = &allowed,
+                         .counts = counts_of(name)};
     if (!ptx_run(kernel, &launch, message)) {
         fprintf(stderr, "mock CUDA: %s\n", message);
         return false;
