@@ -4,7 +4,7 @@
 
 file(GLOB LK_SOURCES CONFIGURE_DEPENDS
   core/base/*.c core/graph/*.c core/graph/passes/*.c core/ops/*.c core/adapters/*.c core/models/*.c core/formats/*.c
-  core/text/*.c core/train/*.c dispatch/*.c)
+  core/text/*.c core/train/*.c dispatch/*.c bench/*.c)
 
 # lk_table_names(<variable> <file> <macro>): the second argument of every row of a .def table.
 function(lk_table_names variable file macro)

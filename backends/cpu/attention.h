@@ -31,6 +31,21 @@ static inline lk_cpu_sequence lk_cpu_sequence_of(const int32_t *cu_q, const int3
     return sequence;
 }
 
+/* Heads that attention_wide.c takes: the rest is divided among cores by heads and blocks. */
+static inline bool lk_cpu_is_wide(const lk_attention_attributes *attention) {
+    return attention->head_dim > 512 || (attention->head_dim >= 256 && attention->num_attention_heads == 1);
+}
+
+/* How many queries it takes at a time. */
+static inline int64_t lk_cpu_wide_rows(int64_t queries) {
+    return LK_MIN(queries, (int64_t)256);
+}
+
+#define LK_CPU_DECLARE_WIDE(isa, features, unused) \
+    void LK_CPU_NAME(attention_wide, isa)(const lk_cpu_call *call, const lk_cpu_sequence *sequence, bool backward);
+LK_CPU_EACH_ISA(LK_CPU_DECLARE_WIDE, )
+#undef LK_CPU_DECLARE_WIDE
+
 static inline int64_t lk_cpu_blocks(int64_t rows, int64_t block) {
     return (rows + block - 1) / block;
 }

@@ -1,6 +1,7 @@
 /* The backend's table of kernels, made from kernels.def and isa.h. */
 #include <math.h>
 
+#include "backends/cpu/attention.h"
 #include "backends/cpu/lora.h"
 #include "backends/cpu/scratch.h"
 
@@ -30,9 +31,6 @@ static bool supports(const lk_device_caps *caps, const lk_node *node, lk_refusal
     for (int i = 0; i < node->num_outputs; i++) {
         LK_REQUIRE(why, node->outputs[i] == NULL || is_plain(node->outputs[i]),
                    "the CPU's kernels make fp32, bf16 and fp16 only");
-    }
-    if (node->op == LK_OP_ATTENTION || node->op == LK_OP_ATTENTION_BACKWARD) {
-        LK_REQUIRE(why, node->attributes.attention.head_dim <= 512, "head_dim is over 512");
     }
     if (node->op == LK_OP_KV_CACHE_WRITE) {
         LK_REQUIRE(why, node->inputs[0]->dtype == node->inputs[1]->dtype, "the cache has another dtype than x");
@@ -117,9 +115,20 @@ LK_CPU_SCRATCH(lora_linear_backward) {
     return lk_cpu_lora_backward_space_of(NULL, has_pairs(caps), node).bytes;
 }
 
+/* Scores, and of the backward also their gradients, of a block of queries and all keys. */
+static size_t wide_bytes(const lk_tensor *q, const lk_tensor *k, int matrices) {
+    return (size_t)matrices * lk_cpu_floats(lk_cpu_wide_rows(q->shape[0]) * ((k->shape[0] + 15) / 16 * 16));
+}
+
+LK_CPU_SCRATCH(attention) {
+    (void)caps;
+    return lk_cpu_is_wide(&node->attributes.attention) ? wide_bytes(node->inputs[0], node->inputs[1], 1) : 0;
+}
+
 LK_CPU_SCRATCH(attention_backward) { /* rowsum(do o) */
     (void)caps;
-    return lk_cpu_floats(lk_tensor_elements(node->inputs[5]));
+    return lk_cpu_is_wide(&node->attributes.attention) ? wide_bytes(node->inputs[1], node->inputs[2], 2)
+                                                       : lk_cpu_floats(lk_tensor_elements(node->inputs[5]));
 }
 
 LK_CPU_SCRATCH(cross_entropy) { /* each row's loss */

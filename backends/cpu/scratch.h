@@ -38,6 +38,7 @@ LK_CPU_SCRATCH(linear);
 LK_CPU_SCRATCH(matmul);
 LK_CPU_SCRATCH(lora_linear);
 LK_CPU_SCRATCH(lora_linear_backward);
+LK_CPU_SCRATCH(attention);
 LK_CPU_SCRATCH(attention_backward);
 LK_CPU_SCRATCH(cross_entropy);
 LK_CPU_SCRATCH(linear_cross_entropy);

@@ -632,6 +632,9 @@ static void add_large_cases(void) {
     add_attention(70, 2, 1, 1, 130, true, 0);
     add_attention(200, 4, 20, 1, 128, true, 0); /* more heads than a core keeps at a time */
     add_attention(130, 2, 1, 1, 512, true, 0);
+    add_attention(300, 2, 1, 1, 256, false, 0); /* several blocks of queries */
+    add_attention(90, 3, 4, 2, 520, true, 20);
+    add_attention(40, 2, 1, 1, 2048, true, 0);
     add_rms_norm(300, 1100, 1100);
     add_layer_norm(300, 1100);
     add_cross_entropy(150, 3001, 72);

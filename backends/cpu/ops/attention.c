@@ -234,6 +234,10 @@ void LK_CPU(attention)(const lk_cpu_call *call) {
         lk_cpu_sequence sequence = lk_cpu_sequence_of(job.cu_q, job.cu_k, job.seqlens_k, s, job.tokens_q, job.tokens_k);
         clear_rows(&job, covered, sequence.q_start);
         covered = sequence.q_start + sequence.queries;
+        if (lk_cpu_is_wide(attributes)) {
+            LK_CPU(attention_wide)(call, &sequence, false);
+            continue;
+        }
         job.blocks += lk_cpu_blocks(sequence.queries, LK_CPU_QUERIES);
     }
     clear_rows(&job, covered, job.tokens_q);

@@ -318,6 +318,10 @@ void LK_CPU(attention_backward)(const lk_cpu_call *call) {
         lk_cpu_sequence sequence = sequence_at(&job, s);
         clear_rows(&job, covered, sequence.q_start);
         covered = sequence.q_start + sequence.queries;
+        if (lk_cpu_is_wide(attributes)) {
+            LK_CPU(attention_wide)(call, &sequence, true);
+            continue;
+        }
         query_blocks += lk_cpu_blocks(sequence.queries, LK_CPU_QUERIES);
         key_blocks += lk_cpu_blocks(sequence.queries, LK_CPU_KEYS);
         double pairs = (double)sequence.queries * (double)sequence.queries;
@@ -325,6 +329,9 @@ void LK_CPU(attention_backward)(const lk_cpu_call *call) {
         largest = LK_MAX(largest, pairs);
     }
     clear_rows(&job, covered, job.tokens);
+    if (lk_cpu_is_wide(attributes)) {
+        return;
+    }
     lk_cpu_run_rows(call, job.tokens * attributes->num_attention_heads, 1, 8.0 * (double)job.head_dim, part_delta);
     if (call->threads == 1 || work * (double)heads >= 2.0 * call->threads * largest) {
         lk_pool_run(call->pool, whole_task, &job, (int)(job.sequences * heads));
