@@ -23,7 +23,7 @@ static lk_status tensor(lk_bench_attention *self, lk_graph *graph, const char *n
         int64_t shape[2] = {rows, columns};
         LK_TRY(lk_variables_add(self->variables, name, LK_ROLE_INPUT, "input", dtype, columns > 0 ? 2 : 1, shape,
                                 &variable));
-        LK_TRY(bench_fill(self->context, variable, scale, self->b));
+        LK_TRY(lk_bench_fill(self->context, variable, scale, self->b));
     }
     *out = lk_graph_variable(graph, variable);
     return lk_graph_status(graph);
@@ -129,7 +129,7 @@ void lk_bench_attention_destroy(lk_bench_attention *attention) {
 }
 
 lk_status lk_bench_attention_run(lk_bench_attention *attention, double seconds, lk_bench_attention_report *report) {
-    enum { FEWEST = 5, MOST = 2001 };
+    enum { FEWEST = 3, MOST = 2001 };
     *report = (lk_bench_attention_report){0};
     double *times[KINDS];
     double *memory = lk_alloc(attention->context, (size_t)KINDS * MOST * sizeof *memory);
@@ -157,8 +157,8 @@ lk_status lk_bench_attention_run(lk_bench_attention *attention, double seconds, 
     }
     if (status == LK_OK) {
         report->runs = runs;
-        report->full_seconds = bench_median(times[FULL], runs);
-        report->lora_seconds = bench_median(times[LORA], runs);
+        report->full_seconds = lk_bench_median(times[FULL], runs);
+        report->lora_seconds = lk_bench_median(times[LORA], runs);
         report->full_fastest = times[FULL][0]; /* they are sorted now */
         report->lora_fastest = times[LORA][0];
     }

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-lk_status bench_fill(lk_context *context, lk_variable *variable, float scale, int64_t last) {
+lk_status lk_bench_fill(lk_context *context, lk_variable *variable, float scale, int64_t last) {
     size_t size = lk_dtype_block_bytes(variable->dtype), count = variable->bytes / size;
     unsigned char *bytes = lk_alloc(context, variable->bytes);
     if (bytes == NULL) {
@@ -34,7 +34,7 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-double bench_median(double *values, int count) {
+double lk_bench_median(double *values, int count) {
     if (count == 0) {
         return 0.0;
     }

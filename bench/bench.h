@@ -8,8 +8,8 @@
 
 /* Uploads: of floats, pseudo-random values in [-scale, scale) that bf16 holds exactly, or ones with scale 0; of
  * integers, 0, last, last, ...: the borders of one sequence. */
-lk_status bench_fill(lk_context *context, lk_variable *variable, float scale, int64_t last);
+lk_status lk_bench_fill(lk_context *context, lk_variable *variable, float scale, int64_t last);
 /* Sorts them. */
-double bench_median(double *values, int count);
+double lk_bench_median(double *values, int count);
 
 #endif

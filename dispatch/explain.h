@@ -8,7 +8,10 @@
 
 /* Nodes of one op that are alike (shapes, kernel, device) count as one row, in order of time. *out is owned. */
 lk_status lk_explain_program(const lk_program *program, const char *title, json_t **out);
-/* That object as a table. */
+/* Bytes that live while each command runs, as arrays by purpose: "saved" from before the command that makes the loss
+ * until after it, "forward" and "backward" on one side of it only, "scratch" of the kernels. *out is owned. */
+lk_status lk_explain_memory(const lk_program *program, const lk_tensor *loss, json_t **out);
+/* The program's object as a table. */
 void lk_explain_print(const json_t *explained, lk_text *text);
 
 #endif

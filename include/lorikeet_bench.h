@@ -21,18 +21,18 @@ typedef struct lk_bench_model {
 /* Known ones: "toy", "smollm2-135m", "llama-3-8b", ... The array ends with a name of NULL. */
 LK_API const lk_bench_model *lk_bench_models(void);
 LK_API const lk_bench_model *lk_bench_model_find(const char *name); /* NULL: none of that name */
-/* Writes config.json and model.safetensors (bf16, small random values) into a folder, which is made. The same values
- * each time. The files can be trained, but say nothing. */
-LK_API lk_status lk_bench_model_write(lk_context *context, const lk_bench_model *model, const char *folder);
+/* Writes config.json and model.safetensors (bf16, small random values, the same each time) into a folder, which is
+ * made. With zeros the weights are a hole in the file that takes no room, for plans. */
+LK_API lk_status lk_bench_model_write(lk_context *context, const lk_bench_model *model, bool zeros, const char *folder);
 
 /* ---- rates of a device ---- */
 
 typedef struct lk_bench_rates {
-    double flops_f32;  /* operations per second of the best of several matrix products */
-    double flops_bf16; /* the same with weights in bf16 */
+    double flops_f32;       /* operations per second of the best of several matrix products */
+    double flops_bf16;      /* the same with weights in bf16 */
     double flops_registers; /* fused multiply-adds that touch no memory, on all threads; 0: not known for this device */
     double flops_registers_bf16; /* of products of bf16 pairs; 0: the device has none, or it is not known */
-    double bandwidth;  /* bytes read and written per second by y = a + b, larger than the caches */
+    double bandwidth;            /* bytes read and written per second by y = a + b, larger than the caches */
 } lk_bench_rates;
 /* Takes about `seconds` for each. */
 LK_API lk_status lk_bench_measure_rates(lk_session *session, double seconds, lk_bench_rates *out);
@@ -54,10 +54,10 @@ LK_API void lk_bench_kernel_options_init(lk_bench_kernel_options *options);
 
 /* One kernel on one operation. Texts are valid during the call. */
 typedef struct lk_bench_kernel {
-    const char *op, *shape; /* "lora_linear", "T=1024 K=576 N=1536 r=16" */
-    const char *kernel;     /* "cpu_lora_linear_avx512" */
-    bool chosen;            /* by selection, when nobody asks for another */
-    double flops, bytes;    /* of one run: arithmetic, and memory traffic if each tensor is touched once */
+    const char *op, *shape;          /* "lora_linear", "T=1024 K=576 N=1536 r=16" */
+    const char *kernel;              /* "cpu_lora_linear_avx512" */
+    bool chosen;                     /* by selection, when nobody asks for another */
+    double flops, bytes;             /* of one run: arithmetic, and memory traffic if each tensor is touched once */
     double seconds, fastest_seconds; /* median and fastest of `runs` */
     int runs;
     double error, tolerance; /* largest deviation from the reference in double precision over the largest magnitude of
@@ -86,7 +86,7 @@ typedef struct lk_bench_attention_report {
     double full_fastest, lora_fastest;
     int runs; /* of each */
 } lk_bench_attention_report;
-/* Runs both in turn for about `seconds` and at least 5 times each. */
+/* Runs both in turn for about `seconds` and at least 3 times each. */
 LK_API lk_status lk_bench_attention_run(lk_bench_attention *attention, double seconds,
                                         lk_bench_attention_report *report);
 /* The gradient of one of the trained tensors in the last run: of Wq, Wk, Wv [h,e] with lora false; of A and B of Wq,

@@ -55,7 +55,7 @@ def measure(b, e, h, r, seconds):
         jax.block_until_ready(call())
         jax.block_until_ready(call())
     begin = time.perf_counter()
-    while len(times[0]) < 5 or (time.perf_counter() - begin < seconds and len(times[0]) < 2000):
+    while len(times[0]) < 3 or (time.perf_counter() - begin < seconds and len(times[0]) < 2000):
         for which in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
             start = time.perf_counter()
             jax.block_until_ready(calls[which]())

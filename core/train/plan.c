@@ -33,20 +33,24 @@ static void print_memory(const json_t *memory, lk_text *text) {
 }
 
 static lk_status describe(lk_trainer *trainer, json_t **out) {
-    json_t *micro = NULL, *update = NULL;
+    json_t *micro = NULL, *update = NULL, *live = NULL;
     *out = NULL;
     lk_status status = lk_explain_program(trainer->micro, "micro-batch", &micro);
     if (status == LK_OK) {
         status = lk_explain_program(trainer->update, "update", &update);
     }
+    if (status == LK_OK) {
+        status = lk_explain_memory(trainer->micro, trainer->loss, &live);
+    }
     if (status != LK_OK) {
         json_decref(micro);
+        json_decref(update);
         return status;
     }
     lk_session *session = trainer->model->session;
-    *out = json_pack("{s:s, s:s, s:o, s:o, s:[o, o]}", "device", lk_session_device_name(session), "reason",
-                     lk_session_reason(session), "memory", memory_of(trainer), "recompute", recompute_of(trainer),
-                     "programs", micro, update);
+    *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:[o, o]}", "device", lk_session_device_name(session), "reason",
+                     lk_session_reason(session), "memory", memory_of(trainer), "live_bytes", live, "recompute",
+                     recompute_of(trainer), "programs", micro, update);
     return *out ? LK_OK : lk_out_of_memory(trainer->context, 0, "a plan");
 }
 

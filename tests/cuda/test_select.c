@@ -7,7 +7,7 @@
 
 #include "core/base/json.h"
 #include "dispatch/dispatch.h"
-#include "tests/common/llama_files.h"
+#include "lorikeet_bench.h"
 
 static const struct {
     const char *id, *name;
@@ -19,7 +19,7 @@ static const struct {
 #include "tests/cuda/cards.def"
 #undef LK_CARD
 };
-static const llama_shape *const models[] = {&llama_3_8b, &smollm2_135m};
+static const char *const models[] = {"llama-3-8b", "smollm2-135m"};
 
 /* op and the kernel that it takes on every card of capability 8.0 and more */
 static const char *const expected[][2] = {
@@ -42,10 +42,10 @@ static const char *const expected[][2] = {
 
 #define SUCCEEDS(expression) ck_assert_msg((expression) == LK_OK, "%s", lk_error_message(context))
 
-static json_t *plan_of(lk_context *context, const llama_shape *shape) {
+static json_t *plan_of(lk_context *context, const char *name) {
     char folder[256];
-    snprintf(folder, sizeof folder, "select-%s", shape->name);
-    ck_assert(llama_write(folder, shape, false));
+    snprintf(folder, sizeof folder, "select-%s", name);
+    SUCCEEDS(lk_bench_model_write(context, lk_bench_model_find(name), true, folder));
     lk_session_options session_options;
     lk_session_options_init(&session_options);
     session_options.device = "cuda";
@@ -95,14 +95,14 @@ static void check_kernel(const json_t *row, const char *card, bool found[LK_COUN
 
 START_TEST(test_kernels_of_models) {
     size_t card = (size_t)_i / LK_COUNT(models);
-    const llama_shape *shape = models[(size_t)_i % LK_COUNT(models)];
+    const char *model = models[(size_t)_i % LK_COUNT(models)];
     if (cards[card].capability < 80) {
         return;
     }
     setenv("LK_MOCK_CUDA_CARDS", cards[card].id, 1);
     lk_context *context;
     ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
-    json_t *plan = plan_of(context, shape);
+    json_t *plan = plan_of(context, model);
     ck_assert_ptr_nonnull(strstr(json_string_value(json_object_get(plan, "device")), cards[card].name));
     size_t p, k;
     json_t *program, *row;
@@ -114,7 +114,7 @@ START_TEST(test_kernels_of_models) {
     }
     for (size_t e = 0; e < LK_COUNT(expected); e++) {
         bool only_some = strcmp(expected[e][0], "linear") == 0; /* all linears may be adapted */
-        ck_assert_msg(found[e] || only_some, "%s: %s has no %s", cards[card].id, shape->name, expected[e][0]);
+        ck_assert_msg(found[e] || only_some, "%s: %s has no %s", cards[card].id, model, expected[e][0]);
     }
     json_decref(plan);
     lk_context_destroy(context);
