@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/base/base.h"
-#include "tests/common/llama_files.h"
+#include "lorikeet_bench.h"
 #include "tests/gpu/report.h"
 
 enum { STEPS = 8, FEWEST = 2 };
@@ -20,7 +20,7 @@ static bool write_ids(const char *path, int64_t sequences, int64_t length, int64
 }
 
 typedef struct setting {
-    const llama_shape *shape;
+    const char *model;
     int64_t batch, seq;
     double seconds; /* at most about this long */
 } setting;
@@ -69,7 +69,7 @@ static lk_status train(report *self, lk_model *model, const setting *with, json_
     lk_train_options_init(&train_options);
     train_options.total_steps = STEPS + 1;
     snprintf(path, sizeof path, "%s/random.ids", self->folder);
-    if (!write_ids(path, with->batch * 2, with->seq, with->shape->vocab)) {
+    if (!write_ids(path, with->batch * 2, with->seq, lk_bench_model_find(with->model)->vocab_size)) {
         return lk_fail(self->context, LK_STATUS_IO, "%s cannot be written", path);
     }
     lk_status status = lk_adapter_create(model, &adapter_options, &adapter);
@@ -91,7 +91,7 @@ static lk_status train(report *self, lk_model *model, const setting *with, json_
 /* Where the memory does not suffice, with half the sequence. */
 static lk_status train_as_long_as_fits(report *self, lk_model *model, setting with, json_t *rows) {
     for (;;) {
-        json_t *row = json_pack("{s:s, s:I, s:I}", "model", with.shape->name, "batch", (json_int_t)with.batch, "seq",
+        json_t *row = json_pack("{s:s, s:I, s:I}", "model", with.model, "batch", (json_int_t)with.batch, "seq",
                                 (json_int_t)with.seq);
         lk_status status = train(self, model, &with, row);
         if (status != LK_OK) {
@@ -107,11 +107,9 @@ static lk_status train_as_long_as_fits(report *self, lk_model *model, setting wi
 
 static lk_status train_model(report *self, const setting *settings, int count, json_t *rows) {
     char folder[1024], weights[1100];
-    snprintf(folder, sizeof folder, "%s/%s", self->folder, settings[0].shape->name);
+    snprintf(folder, sizeof folder, "%s/%s", self->folder, settings[0].model);
     snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
-    if (!llama_write(folder, settings[0].shape, true)) {
-        return lk_fail(self->context, LK_STATUS_IO, "%s cannot be written", folder);
-    }
+    LK_TRY(lk_bench_model_write(self->context, lk_bench_model_find(settings[0].model), false, folder));
     lk_model_options options;
     lk_model_options_init(&options);
     options.dtype = LK_DTYPE_BF16;
@@ -121,8 +119,8 @@ static lk_status train_model(report *self, const setting *settings, int count, j
         status = train_as_long_as_fits(self, model, settings[i], rows);
     }
     if (status != LK_OK) {
-        json_array_append_new(rows, json_pack("{s:s, s:s}", "model", settings[0].shape->name, "failure",
-                                              lk_error_message(self->context)));
+        json_array_append_new(
+            rows, json_pack("{s:s, s:s}", "model", settings[0].model, "failure", lk_error_message(self->context)));
     } else {
         lk_model_destroy(model);
     }
@@ -131,9 +129,9 @@ static lk_status train_model(report *self, const setting *settings, int count, j
 }
 
 lk_status report_training(report *self) {
-    static const setting toy[] = {{&llama_toy, 2, 32, 1.0}};
-    static const setting small[] = {{&smollm2_135m, 1, 512, 10.0}, {&smollm2_135m, 16, 512, 20.0}};
-    static const setting large[] = {{&llama_3_8b, 1, 4096, 30.0}};
+    static const setting toy[] = {{"toy", 2, 32, 1.0}};
+    static const setting small[] = {{"smollm2-135m", 1, 512, 10.0}, {"smollm2-135m", 16, 512, 20.0}};
+    static const setting large[] = {{"llama-3-8b", 1, 4096, 30.0}};
     json_t *rows = json_array();
     json_object_set_new(self->root, "training", rows);
     if (self->small) {
