@@ -10,6 +10,7 @@ void bench_model_init(bench_model *model, cli_workspace *workspace) {
     *model = (bench_model){.workspace = workspace, .size = "smollm2-135m", .steps = 3};
     lk_data_options_init(&model->data);
     model->data.batch = 1;
+    model->data.seq = 256;
     model->data.shuffle = false;
 }
 
