@@ -4,7 +4,8 @@ find_program(LK_CLANG_TIDY clang-tidy)
 find_program(LK_RUN_CLANG_TIDY NAMES run-clang-tidy run-clang-tidy-14)
 
 file(GLOB_RECURSE LK_FORMATTED CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
-  include/*.h core/*.[ch] dispatch/*.[ch] backends/*.[ch] cli/*.[ch] tests/*.[ch] bench/*.[ch] examples/*.[ch])
+  include/*.h core/*.[ch] dispatch/*.[ch] backends/*.[ch] cli/*.[ch] tests/*.[ch] bench/*.[ch] examples/*.[ch]
+  tests/*.cc shaders/native/*.h shaders/native/*.cu)
 if(LK_CLANG_FORMAT AND LK_FORMATTED)
   add_custom_target(format COMMAND ${LK_CLANG_FORMAT} -i ${LK_FORMATTED}
     WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} VERBATIM)

@@ -50,7 +50,8 @@ struct span {
     int first, last, inner_first, inner_last;
 };
 LK_DEVICE span span_of(const sequences &all, int row, int count, bool of_key) {
-    int end = lk_load(all.borders + all.count), lowest = max(row, lk_load(all.borders)), highest = min(row + count, end) - 1;
+    int end = lk_load(all.borders + all.count), lowest = max(row, lk_load(all.borders)),
+        highest = min(row + count, end) - 1;
     span result = {0, 0, 0, 0};
     if (lowest <= highest) {
         range_of(all, lowest, of_key, result.first, result.inner_last);
@@ -63,8 +64,7 @@ LK_DEVICE span span_of(const sequences &all, int row, int count, bool of_key) {
 }
 
 /* c[j] += a b' over DP, for 16 rows of a from row a_row and 8 x `blocks` rows of b: both tiles as they are stored. */
-template <int blocks>
-LK_DEVICE void multiply_rows(float c[blocks][4], lk_shared a, int a_row, lk_shared b, int lane) {
+template <int blocks> LK_DEVICE void multiply_rows(float c[blocks][4], lk_shared a, int a_row, lk_shared b, int lane) {
 #pragma unroll
     for (int d = 0; d < DP; d += 16) {
         unsigned a_part[4];
@@ -88,7 +88,8 @@ LK_DEVICE void pack_rows(unsigned a[4], const float left[4], const float right[4
 }
 
 /* c += p b for p of 16 x 8 `blocks` in registers and `b` a tile of 8 `blocks` rows. */
-template <int blocks> LK_DEVICE void multiply_tile(float c[DP / 8][4], const float p[blocks][4], lk_shared b, int lane) {
+template <int blocks>
+LK_DEVICE void multiply_tile(float c[DP / 8][4], const float p[blocks][4], lk_shared b, int lane) {
 #pragma unroll
     for (int k = 0; k < blocks; k += 2) {
         unsigned a_part[4];

@@ -1,5 +1,5 @@
-/* o = softmax(scale q k' + mask) v on tensor cores (Dao, arXiv 2307.08691), for BQ queries of one head, over tiles of BK
- * keys, of which the next is copied while one is used. A warp has BQ / 4 queries; scores and o stay in registers. */
+/* o = softmax(scale q k' + mask) v on tensor cores (Dao, arXiv 2307.08691), for BQ queries of one head, over tiles of
+ * BK keys, of which the next is copied while one is used. A warp has BQ / 4 queries; scores and o stay in registers. */
 enum {
     GROUP = LK_SET_GROUP,
     BQ = LK_SET_BQ,

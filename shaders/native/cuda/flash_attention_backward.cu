@@ -1,7 +1,7 @@
 /* The gradients of attention on tensor cores, in two passes that each compute the probabilities again from q, k and the
- * saved log-sum-exp: one over queries for dq, one over keys for dk and dv (Dao, arXiv 2307.08691, without its atomics: sums
- * have one order). With p = exp(scale q k' - lse), dp = do v' and delta = rowsum(do o): ds = p (dp - delta),
- * dq = scale ds k, dk = scale ds' q, dv = p' do. A warp has 16 rows of the pass; products stay in registers. */
+ * saved log-sum-exp: one over queries for dq, one over keys for dk and dv (Dao, arXiv 2307.08691, without its atomics:
+ * sums have one order). With p = exp(scale q k' - lse), dp = do v' and delta = rowsum(do o): ds = p (dp - delta), dq =
+ * scale ds k, dk = scale ds' q, dv = p' do. A warp has 16 rows of the pass; products stay in registers. */
 enum {
     GROUP = LK_SET_GROUP,
     ROWS = LK_SET_ROWS,       /* of the pass: 16 for each warp */

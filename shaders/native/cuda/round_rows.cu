@@ -1,5 +1,5 @@
-/* Rows of fp32 rounded to bf16, each beginning at a multiple of `pitch` elements: what the tensor cores multiply. Beyond
- * its columns a row is filled with zeros. */
+/* Rows of fp32 rounded to bf16, each beginning at a multiple of `pitch` elements: what the tensor cores multiply.
+ * Beyond its columns a row is filled with zeros. */
 LK_NATIVE_KERNEL(const float *x, lk_bf16 *y, int rows, int columns, int pitch, int lk_last) {
     enum { GROUP = LK_SET_GROUP };
     int quads = pitch / 4; /* pitch is a multiple of 8 */

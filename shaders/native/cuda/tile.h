@@ -1,8 +1,8 @@
 /* Tiles of bf16 matrices in shared memory: part of each kernel's namespace, after its GROUP. */
 
-/* Where a chunk of a row of a tile lies: number `chunk`, 0 or 1, of the pair of chunks that begins at element `element` of
- * the row (a multiple of 16). Eight rows one below the other at the same chunk fill all banks: rows of 64 bytes lie in
- * pairs. Of what changes from pair to pair only an exclusive or with a constant is left. */
+/* Where a chunk of a row of a tile lies: number `chunk`, 0 or 1, of the pair of chunks that begins at element `element`
+ * of the row (a multiple of 16). Eight rows one below the other at the same chunk fill all banks: rows of 64 bytes lie
+ * in pairs. Of what changes from pair to pair only an exclusive or with a constant is left. */
 template <int columns> LK_DEVICE lk_shared chunk_at(lk_shared tile, int row, int chunk, int element) {
     int swizzle = columns * 2 >= 128 ? row & 7 : (row >> 1) & 3;
     return tile + (lk_shared)(row * columns * 2) + (lk_shared)(((chunk ^ swizzle) * 16) ^ (element * 2));

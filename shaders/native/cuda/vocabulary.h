@@ -14,8 +14,8 @@
 #ifndef LK_NATIVE_CUDA_VOCABULARY_H
 #define LK_NATIVE_CUDA_VOCABULARY_H
 
-typedef unsigned short lk_bf16;   /* the upper half of a float */
-typedef unsigned lk_shared;       /* an address in shared memory, in bytes */
+typedef unsigned short lk_bf16; /* the upper half of a float */
+typedef unsigned lk_shared;     /* an address in shared memory, in bytes */
 enum { LK_WARP = 32 };
 
 #ifdef __CUDACC__
@@ -87,9 +87,9 @@ LK_DEVICE void lk_load_matrices_transposed(unsigned to[4], lk_shared row) {
 /* c += a b, bf16 with sums in fp32. */
 LK_DEVICE void lk_mma(float c[4], const unsigned a[4], unsigned b0, unsigned b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 /* The value of lane l ^ mask. */
 LK_DEVICE float lk_shuffle_xor(float value, int mask) {
