@@ -74,7 +74,7 @@ static lk_binding take_operand(pool *from, const lk_node *node, int input) {
 static lk_binding round_operand(lk_recorder *recorder, const lk_command *command, pool *from, int input) {
     lk_binding operand = take_operand(from, command->node, input);
     lk_cuda_record_round_rows(recorder, &command->inputs[input], &operand, rows_of(command->node, input),
-                              command->node->attributes.attention.head_dim, tiles_for(command->node)->dp);
+                              command->node->attributes.attention.head_dim, tiles_for(command->node)->dp, 1.0f);
     return operand;
 }
 

@@ -111,7 +111,7 @@ static size_t scratch(const lk_device_caps *caps, int64_t m, int64_t n, int64_t 
 }
 
 void lk_cuda_record_round_rows(lk_recorder *recorder, const lk_binding *x, const lk_binding *y, int64_t rows,
-                               int64_t columns, int64_t pitch) {
+                               int64_t columns, int64_t pitch, float factor) {
     int64_t lanes = rows * pitch / 4;
     lk_launch *launch = lk_launch_begin(recorder, "round_rows", "round_rows", 256);
     lk_launch_buffer(launch, x);
@@ -119,11 +119,12 @@ void lk_cuda_record_round_rows(lk_recorder *recorder, const lk_binding *x, const
     lk_launch_int(launch, rows);
     lk_launch_int(launch, columns);
     lk_launch_int(launch, pitch);
+    lk_launch_float(launch, factor);
     lk_launch_groups(launch, ceil_div(lanes, 256));
 }
 
 static void prepare(lk_recorder *recorder, const lk_binding *x, int64_t rows, int64_t columns, const lk_binding *to) {
-    lk_cuda_record_round_rows(recorder, x, to, rows, columns, round_up(columns, 8));
+    lk_cuda_record_round_rows(recorder, x, to, rows, columns, round_up(columns, 8), 1.0f);
 }
 
 /* An operand as it is stored in bf16: [rows, pitch]. */
@@ -133,8 +134,12 @@ typedef struct operand {
     bool transposed;
 } operand;
 
-static void record_gemm(lk_recorder *recorder, const lk_product *p, const plan *chosen, const operand *a,
-                        const operand *b, const lk_binding *y) {
+typedef struct operands {
+    operand a, b, low_a, low_b;
+} operands;
+
+static void record_gemm(lk_recorder *recorder, const lk_product *p, const plan *chosen, const operands *of,
+                        const lk_binding *y) {
     const tile *t = &chosen->tile;
     bool whole = chosen->splits == 1;
     int64_t tiles_m = ceil_div(p->M, t->bm), tiles_n = ceil_div(p->N, t->bn);
@@ -143,18 +148,23 @@ static void record_gemm(lk_recorder *recorder, const lk_product *p, const plan *
     lk_launch_constant(launch, "BN", t->bn);
     lk_launch_constant(launch, "BK", BK);
     lk_launch_constant(launch, "STAGES", t->stages);
-    lk_launch_constant(launch, "TRANSPOSE_A", a->transposed);
-    lk_launch_constant(launch, "TRANSPOSE_B", b->transposed);
-    lk_launch_buffer(launch, &a->data);
-    lk_launch_buffer(launch, &b->data);
+    lk_launch_constant(launch, "TRANSPOSE_A", of->a.transposed);
+    lk_launch_constant(launch, "TRANSPOSE_B", of->b.transposed);
+    lk_launch_buffer(launch, &of->a.data);
+    lk_launch_buffer(launch, &of->b.data);
+    lk_launch_buffer(launch, p->rank > 0 ? &of->low_a.data : y);
+    lk_launch_buffer(launch, p->rank > 0 ? &of->low_b.data : y);
     lk_launch_buffer(launch, p->c.buffer != NULL ? &p->c : y);
     lk_launch_buffer(launch, p->bias.buffer != NULL ? &p->bias : y);
     lk_launch_buffer(launch, y);
     lk_launch_int(launch, p->M);
     lk_launch_int(launch, p->N);
     lk_launch_int(launch, p->K);
-    lk_launch_int(launch, a->pitch);
-    lk_launch_int(launch, b->pitch);
+    lk_launch_int(launch, p->rank);
+    lk_launch_int(launch, of->a.pitch);
+    lk_launch_int(launch, of->b.pitch);
+    lk_launch_int(launch, of->low_a.pitch);
+    lk_launch_int(launch, of->low_b.pitch);
     lk_launch_int(launch, whole && p->c.buffer != NULL);
     lk_launch_int(launch, whole && p->bias.buffer != NULL);
     lk_launch_int(launch, 0); /* y is fp32 */
@@ -168,15 +178,12 @@ static void record_gemm(lk_recorder *recorder, const lk_product *p, const plan *
     }
 }
 
-/* Rounds an operand into scratch memory, from byte *used on, unless it is in bf16. */
-static operand in_bf16(lk_recorder *recorder, const lk_product *p, const lk_binding *x, int64_t rows, int64_t columns,
-                       bool is_bf16, size_t *used) {
-    operand made = {*x, round_up(columns, 8), false};
-    if (!is_bf16) {
-        made.data = lk_binding_part(&p->scratch, *used, rounded_bytes(rows, columns));
-        prepare(recorder, x, rows, columns, &made.data);
-        *used += operand_bytes(rows, columns);
-    }
+/* Rounds factor x into scratch memory, from byte *used on. */
+static operand rounded(lk_recorder *recorder, const lk_product *p, const lk_binding *x, int64_t rows, int64_t columns,
+                       float factor, size_t *used) {
+    operand made = {lk_binding_part(&p->scratch, *used, rounded_bytes(rows, columns)), round_up(columns, 8), false};
+    lk_cuda_record_round_rows(recorder, x, &made.data, rows, columns, made.pitch, factor);
+    *used += operand_bytes(rows, columns);
     return made;
 }
 
@@ -189,22 +196,41 @@ static void record(lk_recorder *recorder, const lk_product *p) {
     plan chosen = plan_for(recorder->caps, p->M, p->N, p->K);
     /* [M, K] or [K, M]; [K, N] or [N, K] */
     bool transpose_a = p->a_inner != 1 || p->a_row != p->K, transpose_b = p->b_column != 1 || p->b_inner != p->N;
+    int64_t a_rows = transpose_a ? p->K : p->M, a_columns = transpose_a ? p->M : p->K;
+    int64_t b_rows = transpose_b ? p->N : p->K, b_columns = transpose_b ? p->K : p->N;
     size_t used = 0;
-    operand a = in_bf16(recorder, p, a_ready ? &p->a_ready : &p->a, transpose_a ? p->K : p->M,
-                        transpose_a ? p->M : p->K, a_ready, &used);
-    operand b = in_bf16(recorder, p, &p->b, transpose_b ? p->N : p->K, transpose_b ? p->K : p->N,
-                        p->b_type == LK_DTYPE_BF16, &used);
-    a.transposed = transpose_a;
-    b.transposed = transpose_b;
+    operands of = {.a = {p->a_ready, round_up(a_columns, 8), false}, .b = {p->b, b_columns, false}};
+    if (!a_ready) {
+        of.a = rounded(recorder, p, &p->a, a_rows, a_columns, 1.0f, &used);
+    }
+    if (p->b_type != LK_DTYPE_BF16) {
+        of.b = rounded(recorder, p, &p->b, b_rows, b_columns, 1.0f, &used);
+    }
+    of.a.transposed = transpose_a;
+    of.b.transposed = transpose_b;
+    if (p->rank > 0) {
+        of.low_a = rounded(recorder, p, &p->low_a, p->M, p->rank, p->low_scale, &used);
+        of.low_b =
+            rounded(recorder, p, &p->low_b, transpose_b ? p->N : p->rank, transpose_b ? p->rank : p->N, 1.0f, &used);
+    }
     if (transpose_a) { /* of small matrices; only the small tile is compiled for it */
         chosen.tile = tiles[1];
     }
     lk_binding parts = lk_binding_part(&p->scratch, used, (size_t)(chosen.splits * p->M * p->N) * sizeof(float));
-    record_gemm(recorder, p, &chosen, &a, &b, chosen.splits > 1 ? &parts : &p->y);
+    record_gemm(recorder, p, &chosen, &of, chosen.splits > 1 ? &parts : &p->y);
     if (chosen.splits > 1) {
         lk_record_sum_of_parts(recorder, p, &parts, chosen.splits);
     }
 }
 
-const lk_products lk_cuda_products_mma = {
-    .cost = cost, .scratch = scratch, .record = record, .prepared_bytes = rounded_bytes, .prepare = prepare};
+/* Adapters' additions to a product with a weight need their operands in bf16. */
+static size_t low_scratch(int64_t m, int64_t n, int64_t rank) {
+    return operand_bytes(m, rank) + operand_bytes(n, rank);
+}
+
+const lk_products lk_cuda_products_mma = {.cost = cost,
+                                          .scratch = scratch,
+                                          .record = record,
+                                          .prepared_bytes = rounded_bytes,
+                                          .prepare = prepare,
+                                          .low_scratch = low_scratch};

@@ -9,9 +9,9 @@ extern const lk_products lk_cuda_products_mma;
 /* Whether they can make the products of a node with that weight (an input's number). */
 bool lk_cuda_supports_mma(const lk_device_caps *caps, const lk_node *node, int weight, lk_refusal *why);
 
-/* Rows of x as bf16, each `pitch` elements long (a multiple of 8) and filled with zeros. */
+/* Rows of factor x as bf16, each `pitch` elements long (a multiple of 8) and filled with zeros. */
 void lk_cuda_record_round_rows(lk_recorder *recorder, const lk_binding *x, const lk_binding *y, int64_t rows,
-                               int64_t columns, int64_t pitch);
+                               int64_t columns, int64_t pitch, float factor);
 
 /* ---- attention (flash_attention.c) ---- */
 

@@ -46,6 +46,12 @@ bool lk_supports_lora_backward(const lk_device_caps *caps, const lk_node *node, 
     return lk_supports_f32_but(node, merged ? -1 : B_WEIGHT, why);
 }
 
+/* The low-rank part of y or dx is added within the product with the weight; a mask on it must come first. */
+static bool adds_within(const lk_products *by, const lk_node *node) {
+    bool masked = node->op == LK_OP_LORA_LINEAR_BACKWARD && node->attributes.lora.dropout > 0.0f;
+    return by->low_scratch != NULL && node->attributes.lora.order != LK_LORA_MERGED && !masked;
+}
+
 /* The sum of the products that the node is made of. */
 double lk_cost_lora_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     sizes z = sizes_of(node);
@@ -53,8 +59,10 @@ double lk_cost_lora_by(const lk_products *by, const lk_device_caps *caps, const 
     double seconds = 0.0;
     if (forward || node->outputs[0] != NULL) {
         seconds += by->cost(caps, z.tokens, z.out, z.in, z.type, false);
-        seconds += merged ? by->cost(caps, z.out, z.in, z.rank, LK_DTYPE_F32, false)
-                          : by->cost(caps, z.tokens, z.out, z.rank, LK_DTYPE_F32, false);
+        if (!adds_within(by, node)) {
+            seconds += merged ? by->cost(caps, z.out, z.in, z.rank, LK_DTYPE_F32, false)
+                              : by->cost(caps, z.tokens, z.out, z.rank, LK_DTYPE_F32, false);
+        }
     }
     for (int i = 1; i < 3; i++) {
         seconds += node->outputs[i] != NULL ? by->cost(caps, z.tokens, z.rank, z.in, LK_DTYPE_F32, true) : 0.0;
@@ -78,6 +86,7 @@ static size_t product_scratch(const lk_products *by, const lk_device_caps *caps,
                {false, z.tokens, z.rank, z.out, true},   {false, z.tokens, z.in, z.rank, false},
                {false, z.rank, z.in, z.tokens, false},   {false, z.out, z.rank, z.tokens, true}};
     size_t most = by->scratch(caps, z.tokens, forward ? z.out : z.in, forward ? z.in : z.out, z.type, true);
+    most += adds_within(by, node) ? by->low_scratch(z.tokens, forward ? z.out : z.in, z.rank) : 0;
     for (size_t i = 0; i < LK_COUNT(low); i++) {
         size_t one = by->scratch(caps, low[i].m, low[i].n, low[i].k, LK_DTYPE_F32, low[i].a_ready);
         most = low[i].forward == forward ? LK_MAX(most, one) : most;
@@ -214,6 +223,14 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
         lk_record_product(recorder, &p);
         return;
     }
+    if (adds_within(lk_products_of(recorder), node)) {
+        p.rank = z.rank;
+        p.low_a = s;
+        p.low_b = command->inputs[LORA_B];
+        p.low_scale = lora->scale;
+        lk_record_product(recorder, &p);
+        return;
+    }
     lk_record_product(recorder, &p);
     lk_product low = {.M = z.tokens,
                       .N = z.out,
@@ -306,6 +323,12 @@ static void record_dx(lk_recorder *recorder, const lk_command *command, const si
         record_merged(recorder, z, &command->inputs[B_WEIGHT], &command->inputs[B_LORA_A], &command->inputs[B_LORA_B],
                       lora->scale, &parts->merged, &parts->product);
         p.b = parts->merged;
+        lk_record_product(recorder, &p);
+    } else if (adds_within(lk_products_of(recorder), node)) {
+        p.rank = z->rank;
+        p.low_a = parts->z;
+        p.low_b = command->inputs[B_LORA_A];
+        p.low_scale = 1.0f;
         lk_record_product(recorder, &p);
     } else if (dropout) {
         low.c = (lk_binding){NULL, 0, 0};

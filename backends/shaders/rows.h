@@ -44,6 +44,11 @@ typedef struct lk_product {
     lk_dtype b_type;
     float alpha;
     lk_binding a_ready; /* a after lk_products.prepare; absent: it was not prepared */
+    /* y += low_scale low_a op(low_b), of fp32 and with the inner size `rank`, low_a [M, rank] and low_b stored as b is:
+     * for makers that have low_scratch. 0: none. */
+    int64_t rank;
+    lk_binding low_a, low_b;
+    float low_scale;
 } lk_product;
 
 /* Who makes the products that ops consist of: a backend may have better kernels than the dialect's. */
@@ -54,6 +59,8 @@ typedef struct lk_products {
     /* A left operand of several products is made ready for them once, in memory of its own; NULL: taken as it is. */
     size_t (*prepared_bytes)(int64_t rows, int64_t columns);
     void (*prepare)(lk_recorder *recorder, const lk_binding *x, int64_t rows, int64_t columns, const lk_binding *to);
+    /* What a low-rank addend to a product needs besides; NULL: it must be a product of its own. */
+    size_t (*low_scratch)(int64_t m, int64_t n, int64_t rank);
 } lk_products;
 /* By matmul.lk and matmul_panel.lk; which of them is chosen by the device's kind alone. */
 extern const lk_products lk_products_dialect;

@@ -42,7 +42,7 @@ static void give_back(void *start) {
 
 /* A matrix of random bf16 numbers, rows `pitch` long; what lies between rows is NaN. */
 static uint16_t *matrix(int rows, int columns, int pitch) {
-    uint16_t *m = memory(sizeof *m * (size_t)rows * (size_t)pitch, 0xff);
+    uint16_t *m = memory(sizeof *m * (size_t)MAX(rows * pitch, 1), 0xff);
     for (int i = 0; i < rows * columns; i++) {
         m[i / columns * pitch + i % columns] = lk_f32_to_bf16(draw());
     }
@@ -82,7 +82,7 @@ static const emulator_options ways[] = {{0, 0}, {1, 1}};
 /* ---- products ---- */
 
 typedef struct product {
-    int M, N, K, tile, transpose_a, transpose_b, has_c, has_bias, y_is_bf16, splits, rows_too_many;
+    int M, N, K, tile, transpose_a, transpose_b, has_c, has_bias, y_is_bf16, splits, rows_too_many, rank;
 } product;
 
 static int padded(int x) {
@@ -99,13 +99,17 @@ static double run_product(const char *name, const product *p, const emulator_opt
     span = (span + 31) / 32 * 32;
     state = 1;
     uint16_t *a = matrix(a_rows, a_columns, a_pitch), *b = matrix(b_rows, b_columns, b_pitch);
+    int low_a_pitch = padded(p->transpose_a ? p->M : p->rank), low_b_pitch = padded(p->transpose_b ? p->rank : p->N);
+    uint16_t *low_a = matrix(p->transpose_a ? p->rank : p->M, p->transpose_a ? p->M : p->rank, low_a_pitch);
+    uint16_t *low_b = matrix(p->transpose_b ? p->N : p->rank, p->transpose_b ? p->rank : p->N, low_b_pitch);
     float *c = floats(count), *bias = floats(p->N), alpha = 0.75f;
     void *y = memory((p->y_is_bf16 ? 2 : 4) * (size_t)count * (size_t)splits, 0xff);
     int tiles_m = (p->M + p->tile - 1) / p->tile, tiles_n = (p->N + p->tile - 1) / p->tile;
     product q = *p;
     q.M += p->rows_too_many; /* a host that is wrong */
-    void *arguments[] = {&a,       &b,       &c,          &bias,        &y,     &q.M,     &q.N,     &q.K,  &a_pitch,
-                         &b_pitch, &q.has_c, &q.has_bias, &q.y_is_bf16, &alpha, &tiles_m, &tiles_n, &span, &zero};
+    void *arguments[] = {&a,          &b,           &low_a,  &low_b,   &c,       &bias,        &y,           &q.M,
+                         &q.N,        &q.K,         &q.rank, &a_pitch, &b_pitch, &low_a_pitch, &low_b_pitch, &q.has_c,
+                         &q.has_bias, &q.y_is_bf16, &alpha,  &tiles_m, &tiles_n, &span,        &zero};
     unsigned shared = (unsigned)(p->tile * 4 * 32 * (p->tile == 128 ? 3 : 4));
     *report = run(name, (unsigned)(tiles_m * tiles_n), (unsigned)splits, shared, arguments, options);
     double worst = 0.0;
@@ -119,16 +123,22 @@ static double run_product(const char *name, const product *p, const emulator_opt
                 sum += term;
                 size += fabs(term);
             }
+            for (int k = 0; k < p->rank && s == 0; k++) {
+                double term = at(low_a, p->transpose_a ? k * low_a_pitch + m : m * low_a_pitch + k) *
+                              at(low_b, p->transpose_b ? n * low_b_pitch + k : k * low_b_pitch + n);
+                sum += term;
+                size += fabs(term);
+            }
             double wanted =
                 (double)alpha * sum + (p->has_bias ? (double)bias[n] : 0.0) + (p->has_c ? (double)c[i] : 0.0);
             double found = p->y_is_bf16 ? at(y, s * count + i) : (double)((float *)y)[s * count + i];
-            double allowed = f32_rounding * ((double)(p->K + 2) * size + 4.0);
+            double allowed = f32_rounding * ((double)(p->K + p->rank + 2) * size + 4.0);
             allowed += p->y_is_bf16 ? bf16_rounding * (fabs(wanted) + allowed) : 0.0;
             double error = fabs(found - wanted) / allowed;
             worst = error >= 0.0 ? MAX(worst, error) : INFINITY; /* NaN */
         }
     }
-    void *given[] = {a, b, c, bias, y};
+    void *given[] = {a, b, low_a, low_b, c, bias, y};
     for (size_t i = 0; i < COUNT(given); i++) {
         give_back(given[i]);
     }
@@ -136,13 +146,23 @@ static double run_product(const char *name, const product *p, const emulator_opt
 }
 
 static const product products[] = {
-    {64, 64, 64, 64, 0, 0, 0, 0, 0, 1, 0},     {100, 150, 96, 64, 0, 1, 1, 1, 0, 1, 0},
-    {130, 72, 200, 64, 0, 0, 1, 0, 1, 1, 0},   {33, 41, 57, 64, 0, 1, 1, 1, 0, 1, 0},
-    {65, 67, 31, 64, 0, 0, 0, 1, 1, 1, 0},     {70, 130, 90, 64, 1, 0, 1, 1, 0, 1, 0},
-    {61, 64, 129, 64, 1, 1, 0, 0, 1, 1, 0},    {1, 8, 8, 64, 0, 1, 0, 0, 0, 1, 0},
-    {64, 96, 700, 64, 0, 1, 0, 0, 0, 3, 0},    {128, 128, 64, 128, 0, 0, 0, 0, 0, 1, 0},
-    {200, 140, 100, 128, 0, 1, 1, 1, 0, 1, 0}, {131, 257, 72, 128, 0, 0, 1, 0, 1, 1, 0},
-    {1200, 130, 32, 128, 0, 1, 0, 0, 0, 1, 0}, /* more than one band of tiles */
+    {64, 64, 64, 64, 0, 0, 0, 0, 0, 1, 0, 0},
+    {100, 150, 96, 64, 0, 1, 1, 1, 0, 1, 0, 0},
+    {130, 72, 200, 64, 0, 0, 1, 0, 1, 1, 0, 0},
+    {33, 41, 57, 64, 0, 1, 1, 1, 0, 1, 0, 0},
+    {65, 67, 31, 64, 0, 0, 0, 1, 1, 1, 0, 0},
+    {70, 130, 90, 64, 1, 0, 1, 1, 0, 1, 0, 0},
+    {61, 64, 129, 64, 1, 1, 0, 0, 1, 1, 0, 0},
+    {1, 8, 8, 64, 0, 1, 0, 0, 0, 1, 0, 0},
+    {64, 96, 700, 64, 0, 1, 0, 0, 0, 3, 0, 0},
+    {128, 128, 64, 128, 0, 0, 0, 0, 0, 1, 0, 0},
+    {200, 140, 100, 128, 0, 1, 1, 1, 0, 1, 0, 0},
+    {131, 257, 72, 128, 0, 0, 1, 0, 1, 1, 0, 0},
+    {70, 72, 100, 64, 0, 1, 0, 1, 0, 1, 0, 16},
+    {70, 72, 100, 64, 0, 0, 1, 0, 0, 1, 0, 5},
+    {150, 130, 300, 128, 0, 0, 1, 0, 0, 1, 0, 64},
+    {64, 64, 600, 64, 1, 0, 0, 0, 0, 2, 0, 8},    /* with the first part of K */
+    {1200, 130, 32, 128, 0, 1, 0, 0, 0, 1, 0, 0}, /* more than one band of tiles */
 };
 
 START_TEST(test_products) {
@@ -168,13 +188,14 @@ START_TEST(test_rounding_rows) {
         uint16_t *y = memory(2 * (size_t)(rows * pitch), 0xff);
         x[0] = 1.00390625f; /* half way between two, the even one is below */
         x[1] = 1.01171875f; /* above */
-        void *arguments[] = {&x, &y, &rows, &columns[i], &pitch, &zero};
+        float factor = i % 2 == 0 ? 1.0f : -0.5f;
+        void *arguments[] = {&x, &y, &rows, &columns[i], &pitch, &factor, &zero};
         emulator_report report = run("round_rows_256", 1, 1, 0, arguments, NULL);
         expect_clean("round_rows", &report);
         for (int j = 0; j < rows * pitch; j++) {
             int column = j % pitch;
             float wanted = column < columns[i] ? x[j / pitch * columns[i] + column] : 0.0f;
-            ck_assert_uint_eq(y[j], lk_f32_to_bf16(wanted));
+            ck_assert_uint_eq(y[j], lk_f32_to_bf16(factor * wanted));
         }
         give_back(x);
         give_back(y);
@@ -418,7 +439,7 @@ static const struct {
 
 START_TEST(test_faults_of_products) {
     bool sound = strncmp(gemm_faults[_i].kernel, "gemm_128", 8) == 0;
-    product p = {70, 72, 203, 64, 0, 0, 0, 0, 0, 1, sound ? 2 : 0};
+    product p = {70, 72, 203, 64, 0, 0, 0, 0, 0, 1, sound ? 2 : 0, 0};
     emulator_options options = {gemm_faults[_i].eager, 0};
     emulator_report report;
     double worst = run_product(gemm_faults[_i].kernel, &p, &options, &report);

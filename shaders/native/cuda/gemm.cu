@@ -1,4 +1,6 @@
-/* y = alpha op(a) op(b) + c + bias on tensor cores: bf16 operands, sums in fp32, y in fp32 or bf16.
+/* y = alpha (op(a) op(b) + op(low_a) op(low_b)) + c + bias on tensor cores: bf16 operands, sums in fp32, y in fp32 or
+ * bf16. The second product, of the same kind with an inner size `rank` (0: there is none), is what an adapter adds to a
+ * linear: it costs a step more along K and no pass over y.
  *
  * A group makes a tile of BM x BN; its four warps stand two by two, each with a quarter of it in registers. Tiles of a
  * and b of BK along K come by cp.async, STAGES - 1 of them under way while one is multiplied. In shared memory a tile
@@ -28,32 +30,36 @@ enum {
 
 #include "native/cuda/tile.h"
 
-LK_NATIVE_KERNEL(const lk_bf16 *a, const lk_bf16 *b, const float *c, const float *bias, void *y, int M, int N, int K,
-                 int a_pitch, int b_pitch, int has_c, int has_bias, int y_is_bf16, float alpha, int tiles_m,
-                 int tiles_n, int span, int lk_last) {
+LK_NATIVE_KERNEL(const lk_bf16 *a, const lk_bf16 *b, const lk_bf16 *low_a, const lk_bf16 *low_b, const float *c,
+                 const float *bias, void *y, int M, int N, int K, int rank, int a_pitch, int b_pitch, int low_a_pitch,
+                 int low_b_pitch, int has_c, int has_bias, int y_is_bf16, float alpha, int tiles_m, int tiles_n,
+                 int span, int lk_last) {
     /* bands of BAND rows of tiles, each gone through column by column */
     int in_band = BAND * tiles_n, band = lk_block_x() / in_band, place = lk_block_x() % in_band;
     int band_rows = min(BAND, tiles_m - band * BAND);
     int row = (band * BAND + place % band_rows) * BM, column = place / band_rows * BN;
     /* this group's part of K, where it is shared among several: each makes a y of its own */
-    int first = lk_block_y() * span, steps = (min(K, first + span) - first + BK - 1) / BK;
-    int last = min(K, first + span);
+    const int first = lk_block_y() * span, last = min(K, first + span), main_steps = (last - first + BK - 1) / BK;
+    const int steps = main_steps + (lk_block_y() == 0 ? (rank + BK - 1) / BK : 0);
     const lk_shared stages = lk_shared_start();
     const int lane = lk_thread() % LK_WARP, warp = lk_thread() / LK_WARP;
     const int warp_row = warp / 2 * WM, warp_column = warp % 2 * WN;
 
     auto copy_step = [&](int step) {
         lk_shared tile = stages + (lk_shared)(step % STAGES * STAGE_BYTES);
-        int k = first + step * BK;
+        const bool low = step >= main_steps;
+        const int k = low ? (step - main_steps) * BK : first + step * BK, end = low ? rank : last;
+        const lk_bf16 *left = low ? low_a : a, *right = low ? low_b : b;
+        const int left_pitch = low ? low_a_pitch : a_pitch, right_pitch = low ? low_b_pitch : b_pitch;
         if (TRANSPOSE_A) {
-            copy_tile<A_ROWS, A_COLUMNS>(tile, a, k, row, last, M, a_pitch);
+            copy_tile<A_ROWS, A_COLUMNS>(tile, left, k, row, end, M, left_pitch);
         } else {
-            copy_tile<A_ROWS, A_COLUMNS>(tile, a, row, k, M, last, a_pitch);
+            copy_tile<A_ROWS, A_COLUMNS>(tile, left, row, k, M, end, left_pitch);
         }
         if (TRANSPOSE_B) {
-            copy_tile<B_ROWS, B_COLUMNS>(tile + A_BYTES, b, column, k, N, last, b_pitch);
+            copy_tile<B_ROWS, B_COLUMNS>(tile + A_BYTES, right, column, k, N, end, right_pitch);
         } else {
-            copy_tile<B_ROWS, B_COLUMNS>(tile + A_BYTES, b, k, column, last, N, b_pitch);
+            copy_tile<B_ROWS, B_COLUMNS>(tile + A_BYTES, right, k, column, end, N, right_pitch);
         }
     };
 

@@ -1,6 +1,6 @@
-/* Rows of fp32 rounded to bf16, each beginning at a multiple of `pitch` elements: what the tensor cores multiply.
- * Beyond its columns a row is filled with zeros. */
-LK_NATIVE_KERNEL(const float *x, lk_bf16 *y, int rows, int columns, int pitch, int lk_last) {
+/* Rows of fp32, multiplied by `factor`, rounded to bf16, each beginning at a multiple of `pitch` elements: what the
+ * tensor cores multiply. Beyond its columns a row is filled with zeros. */
+LK_NATIVE_KERNEL(const float *x, lk_bf16 *y, int rows, int columns, int pitch, float factor, int lk_last) {
     enum { GROUP = LK_SET_GROUP };
     int quads = pitch / 4; /* pitch is a multiple of 8 */
     long long index = ((long long)lk_block_y() * lk_blocks_x() + lk_block_x()) * GROUP + lk_thread();
@@ -18,5 +18,6 @@ LK_NATIVE_KERNEL(const float *x, lk_bf16 *y, int rows, int columns, int pitch, i
             quad[i] = column + i < columns ? lk_load(x + row * columns + column + i) : 0.0f;
         }
     }
-    lk_store_bf16_quad(y + row * pitch + column, lk_pack(quad[0], quad[1]), lk_pack(quad[2], quad[3]));
+    lk_store_bf16_quad(y + row * pitch + column, lk_pack(factor * quad[0], factor * quad[1]),
+                       lk_pack(factor * quad[2], factor * quad[3]));
 }
