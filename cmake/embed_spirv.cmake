@@ -1,5 +1,5 @@
 # cmake -DOUTPUT=file.c -DLIST=file -P embed_spirv.cmake: the rows of backends/vulkan/spirv.h. Each line of LIST is
-# "x.spv ENTRY [TYPE=...]..."; what a host must give a kernel is read off the GLSL that it was compiled from.
+# "x.spv ENTRY [WORD=...]..."; what a host must give a kernel is read off the GLSL that it was compiled from.
 file(STRINGS ${LIST} lines)
 set(arrays "")
 set(table "")
@@ -8,7 +8,7 @@ foreach(line IN LISTS lines)
   string(REGEX MATCH "^([^ ]+) ([a-z0-9_]+)(.*)$" line "${line}")
   set(file ${CMAKE_MATCH_1})
   set(entry ${CMAKE_MATCH_2})
-  set(types "${CMAKE_MATCH_3}")
+  set(choice "${CMAKE_MATCH_3}")
   file(READ ${file} bytes HEX)
   string(REGEX REPLACE "(..)(..)(..)(..)" "0x\\4\\3\\2\\1," words "${bytes}")
   string(APPEND arrays "static const uint32_t kernel_${number}[] = {${words}};\n")
@@ -34,7 +34,7 @@ foreach(line IN LISTS lines)
   string(REGEX REPLACE "[^;]" "" push "${CMAKE_MATCH_1}")
   string(LENGTH "${push}" num_parameters)
 
-  string(APPEND table "    {\"${entry}\", \"${types}\", \"${constants}\", kernel_${number}, sizeof kernel_${number}, "
+  string(APPEND table "    {\"${entry}\", \"${choice}\", \"${constants}\", kernel_${number}, sizeof kernel_${number}, "
     "${num_buffers}, ${num_parameters}, ${writes}},\n")
   math(EXPR number "${number} + 1")
 endforeach()

@@ -10,20 +10,26 @@ add_custom_command(OUTPUT ${LK_SHADER_TEXTS}
   DEPENDS ${LK_SHADERS} ${LK_SHADER_PRELUDES} ${PROJECT_SOURCE_DIR}/cmake/embed_shaders.cmake VERBATIM)
 target_sources(lorikeet_objects PRIVATE ${LK_SHADER_TEXTS})
 
-# Vulkan gets them as SPIR-V, one module per kernel and choice of storage types; all else is set when it is loaded.
+# Vulkan gets them as SPIR-V, one module per kernel and choice of words; all else is set when it is loaded.
 file(GLOB LK_GLSL_PRELUDES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/lk_*.h)
 set(LK_X_TYPE f32 f16 bf16 i32)
 set(LK_Y_TYPE f32 f16 bf16 i32)
 set(LK_W_TYPE f32 f16 bf16)
 
-# lk_type_choices(<variable> <shader> <entry>): what the types named in the kernel's list of buffers can be, a list of
-# "W_TYPE=bf16 Y_TYPE=f32"; one empty choice, "-", where it names none.
-function(lk_type_choices variable shader entry)
+# lk_word_choices(<variable> <shader> <entry>): what the words that the kernel depends on can be: the types named in its list
+# of buffers, and FUNCTION, where the text has functions. A list of "W_TYPE=bf16 Y_TYPE=f32"; one empty choice, "-", where
+# it depends on none.
+function(lk_word_choices variable shader entry)
   file(READ ${shader} text)
+  string(REGEX MATCHALL "#define FUNCTION_[a-z0-9_]+" LK_FUNCTION "${text}")
+  list(TRANSFORM LK_FUNCTION REPLACE "#define FUNCTION_" "")
   string(REPLACE "\\\n" " " text "${text}")
   string(REGEX MATCH "#define ${entry}_BUFFERS[^\n]*" buffers "${text}")
   set(choices "-")
-  foreach(name W_TYPE X_TYPE Y_TYPE)
+  if(LK_FUNCTION)
+    string(APPEND buffers FUNCTION)
+  endif()
+  foreach(name W_TYPE X_TYPE Y_TYPE FUNCTION)
     if(buffers MATCHES ${name})
       set(longer)
       foreach(choice IN LISTS choices)
@@ -45,18 +51,18 @@ if(LK_GLSLANG)
     file(STRINGS ${shader} entries REGEX "^LK_KERNEL\\(")
     foreach(entry IN LISTS entries)
       string(REGEX REPLACE "^LK_KERNEL\\(([a-z0-9_]+)\\).*" "\\1" entry "${entry}")
-      lk_type_choices(choices ${shader} ${entry})
+      lk_word_choices(choices ${shader} ${entry})
       foreach(choice IN LISTS choices)
-        string(REGEX REPLACE "^- ?" "" types "${choice}")
-        string(REGEX REPLACE "[A-Z]_TYPE=| " "-" suffix "${types}")
+        string(REGEX REPLACE "^- ?" "" words "${choice}")
+        string(REGEX REPLACE "[A-Z_]+=| " "-" suffix "${words}")
         string(REPLACE "--" "-" suffix "${suffix}")
         set(output ${PROJECT_BINARY_DIR}/spirv/${entry}${suffix}.spv)
         add_custom_command(OUTPUT ${output}
           COMMAND ${CMAKE_COMMAND} -DCC=${CMAKE_C_COMPILER} -DGLSLANG=${LK_GLSLANG} -DSHADER=${shader} -DENTRY=${entry}
-            -DOUTPUT=${output} "-DTYPES=${types}" -P ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake
+            -DOUTPUT=${output} "-DWORDS=${words}" -P ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake
           DEPENDS ${shader} ${LK_GLSL_PRELUDES} ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake VERBATIM)
         list(APPEND LK_SPIRV ${output})
-        string(APPEND lines "${output} ${entry} ${types}\n")
+        string(APPEND lines "${output} ${entry} ${words}\n")
       endforeach()
     endforeach()
   endforeach()

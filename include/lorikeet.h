@@ -145,7 +145,7 @@ typedef enum lk_task {
 
 typedef struct lk_model_options {
     size_t struct_size;
-    lk_dtype dtype;     /* of the weight matrices in memory: LK_DTYPE_F32 or LK_DTYPE_BF16 */
+    lk_dtype dtype;     /* of the weight matrices in memory: LK_DTYPE_F32, LK_DTYPE_BF16 or LK_DTYPE_F16 */
     bool plan_only;     /* describe the weights without loading them: for lk_plan */
     lk_task task;       /* default LK_TASK_CAUSAL_LM */
     int64_t num_labels; /* LK_TASK_CLASSIFY: classes; 0: as many as config.json says, or 2 */

@@ -6,6 +6,10 @@
 #define LK_PUT(type, buffer, i, value) LK_PUT_1(type, buffer, i, value)
 #define LK_PUT_1(type, buffer, i, value) LK_PUT_##type(buffer, i, value)
 
+/* The macro whose name is `prefix` and what the word (set when the kernel is compiled) stands for. */
+#define LK_WORD(prefix, word) LK_WORD_1(prefix, word)
+#define LK_WORD_1(prefix, word) prefix##word
+
 /* lanes in a group; the first constant of every kernel */
 LK_CONSTANT(0, GROUP, 64)
 
@@ -27,6 +31,35 @@ LK_CONSTANT(0, GROUP, 64)
         }                                                                          \
     }                                                                              \
     LK_BARRIER();
+
+/* `total` becomes TERM(i) over all i < width, combined (a sum from 0, a maximum from -3e38) by the lanes of a group in a
+ * fixed order. Each lane keeps LANES partial results side by side: 16 let a processor use its vectors. `parts` is a
+ * shared array of GROUP. All lanes of the group must come here. */
+#define LK_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define LK_ROW_REDUCE(total, parts, width, initial, combine, TERM)                                    \
+    {                                                                                                 \
+        float lk_lanes[LANES], lk_part = initial;                                                     \
+        int lk_whole = (width) / LANES * LANES;                                                       \
+        for (int lk_l = 0; lk_l < LANES; lk_l++) {                                                    \
+            lk_lanes[lk_l] = initial;                                                                 \
+        }                                                                                             \
+        for (int lk_i = LK_LANE * LANES; lk_i < lk_whole; lk_i += GROUP * LANES) {                    \
+            for (int lk_m = 0; lk_m < LANES; lk_m++) {                                                \
+                lk_lanes[lk_m] = combine(lk_lanes[lk_m], TERM(lk_i + lk_m));                          \
+            }                                                                                         \
+        }                                                                                             \
+        for (int lk_j = lk_whole + LK_LANE; lk_j < (width); lk_j += GROUP) {                          \
+            lk_part = combine(lk_part, TERM(lk_j));                                                   \
+        }                                                                                             \
+        for (int lk_n = 0; lk_n < LANES; lk_n++) {                                                    \
+            lk_part = combine(lk_part, lk_lanes[lk_n]);                                               \
+        }                                                                                             \
+        LK_BARRIER(); /* an earlier total has been read */                                            \
+        parts[LK_LANE] = lk_part;                                                                     \
+        LK_REDUCE(parts, combine)                                                                     \
+        total = parts[0];                                                                             \
+    }
+#define LK_ROW_SUM(total, parts, width, TERM) LK_ROW_REDUCE(total, parts, width, 0.0f, LK_ADD, TERM)
 
 /* exp(x) to 2 units in the last place, the same on every device, of arithmetic only so that compilers vectorise it:
  * x = n ln 2 + r, a polynomial in r (Cephes' expf), and n added to the exponent. 0 below -87, finite above 88. */

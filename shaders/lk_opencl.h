@@ -1,5 +1,7 @@
 /* The kernel dialect in OpenCL C 1.2. README.md explains the words; lk_common.h follows this file. */
 
+#undef tanh /* PoCL's headers make it a macro, and words (LK_WORD) are expanded */
+
 /* ---- storage types: what a buffer's elements are, and how they become float ---- */
 #define LK_TYPE_f32 float
 #define LK_TYPE_f16 half

@@ -9,8 +9,8 @@ void lk_cuda_variant_name(const lk_launch *launch, char name[LK_CUDA_NAME]) {
     for (int32_t i = 0; i < launch->num_constants && used < LK_CUDA_NAME; i++) {
         used += (size_t)snprintf(name + used, LK_CUDA_NAME - used, "_%d", launch->constants[i].value);
     }
-    for (int32_t i = 0; i < launch->num_types && used < LK_CUDA_NAME; i++) {
-        used += (size_t)snprintf(name + used, LK_CUDA_NAME - used, "_%s", launch->types[i].type);
+    for (int32_t i = 0; i < launch->num_words && used < LK_CUDA_NAME; i++) {
+        used += (size_t)snprintf(name + used, LK_CUDA_NAME - used, "_%s", launch->words[i].word);
     }
 }
 

@@ -11,8 +11,8 @@ static void options_of(const lk_launch *launch, lk_text *options) {
     for (int32_t i = 0; i < launch->num_constants; i++) {
         lk_text_printf(options, " -DLK_SET_%s=%d", launch->constants[i].name, launch->constants[i].value);
     }
-    for (int32_t i = 0; i < launch->num_types; i++) {
-        lk_text_printf(options, " -D%s=%s", launch->types[i].name, launch->types[i].type);
+    for (int32_t i = 0; i < launch->num_words; i++) {
+        lk_text_printf(options, " -D%s=%s", launch->words[i].name, launch->words[i].word);
     }
 }
 

@@ -30,17 +30,6 @@ static void record_rows(lk_recorder *recorder, const rows_call *call) {
     lk_launch_groups(launch, call->rows);
 }
 
-static void record_sum(lk_recorder *recorder, const lk_binding *losses, int64_t count, const lk_binding *factor,
-                       const lk_binding *y) {
-    lk_launch *launch = lk_launch_begin(recorder, "sum", "sum", lk_lanes_for_row(recorder->caps));
-    lk_launch_buffer(launch, losses);
-    lk_launch_buffer(launch, factor);
-    lk_launch_buffer(launch, y);
-    lk_launch_int(launch, count);
-    lk_launch_int(launch, 0);
-    lk_launch_groups(launch, 1);
-}
-
 size_t lk_scratch_cross_entropy(const lk_device_caps *caps, const lk_node *node) {
     (void)caps;
     return (size_t)node->inputs[0]->shape[0] * sizeof(float);
@@ -60,7 +49,7 @@ void lk_record_cross_entropy(lk_recorder *recorder, const lk_command *command) {
                       false};
     record_rows(recorder, &call);
     if (command->node->outputs[0] != NULL) {
-        record_sum(recorder, &command->scratch, logits->shape[0], &command->inputs[2], &command->outputs[0]);
+        lk_record_sum(recorder, &command->scratch, logits->shape[0], &command->inputs[2], false, &command->outputs[0]);
     }
 }
 
@@ -169,6 +158,6 @@ void lk_record_linear_cross_entropy(lk_recorder *recorder, const lk_command *com
         }
     }
     if (node->outputs[0] != NULL) {
-        record_sum(recorder, &losses, tokens, &command->inputs[3], &command->outputs[0]);
+        lk_record_sum(recorder, &losses, tokens, &command->inputs[3], false, &command->outputs[0]);
     }
 }

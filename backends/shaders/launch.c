@@ -68,11 +68,15 @@ static bool has_room(lk_launch *launch, int32_t count, int32_t capacity, const c
     return false;
 }
 
-void lk_launch_type(lk_launch *launch, const char *name, lk_dtype dtype) {
-    if (has_room(launch, launch ? launch->num_types : 0, LK_LAUNCH_TYPES, "types")) {
-        launch->types[launch->num_types].name = name;
-        launch->types[launch->num_types++].type = lk_dtype_name(dtype);
+void lk_launch_word(lk_launch *launch, const char *name, const char *word) {
+    if (has_room(launch, launch ? launch->num_words : 0, LK_LAUNCH_WORDS, "words")) {
+        launch->words[launch->num_words].name = name;
+        launch->words[launch->num_words++].word = word;
     }
+}
+
+void lk_launch_type(lk_launch *launch, const char *name, lk_dtype dtype) {
+    lk_launch_word(launch, name, lk_dtype_name(dtype));
 }
 
 void lk_launch_constant(lk_launch *launch, const char *name, int32_t value) {

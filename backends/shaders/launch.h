@@ -16,20 +16,20 @@ typedef struct lk_shader_text {
 extern const lk_shader_text lk_shader_texts[];
 const lk_shader_text *lk_shader_text_find(const char *name); /* NULL if there is none */
 
-enum { LK_LAUNCH_TYPES = 3, LK_LAUNCH_CONSTANTS = 8, LK_LAUNCH_BUFFERS = 10, LK_LAUNCH_PARAMETERS = 32 };
+enum { LK_LAUNCH_WORDS = 3, LK_LAUNCH_CONSTANTS = 8, LK_LAUNCH_BUFFERS = 10, LK_LAUNCH_PARAMETERS = 32 };
 
 typedef struct lk_launch {
     const char *file, *entry; /* "attention_backward", "attention_backward_dq" */
     struct {
-        const char *name, *type; /* "W_TYPE", "bf16" */
-    } types[LK_LAUNCH_TYPES];
+        const char *name, *word; /* "W_TYPE", "bf16": what a macro of the text stands for */
+    } words[LK_LAUNCH_WORDS];
     struct {
         const char *name; /* "GROUP" first: the lanes of a group */
         int32_t value;
     } constants[LK_LAUNCH_CONSTANTS];
     lk_binding buffers[LK_LAUNCH_BUFFERS];     /* in the order of the kernel's list; an absent one repeats another */
     uint32_t parameters[LK_LAUNCH_PARAMETERS]; /* in order; floats by their bits */
-    int32_t num_types, num_constants, num_buffers, num_parameters;
+    int32_t num_words, num_constants, num_buffers, num_parameters;
     int32_t groups[2];
     size_t shared_bytes;          /* that a native kernel of CUDA asks for; the others declare theirs */
     int32_t command;              /* which of the recorded commands it belongs to */
@@ -55,7 +55,8 @@ lk_status lk_record_commands(lk_recorder *recorder, const lk_command *commands, 
 /* Begins a launch with `group` lanes in each group; the calls below add to it. NULL, which they accept, after a
  * failure. */
 lk_launch *lk_launch_begin(lk_recorder *recorder, const char *file, const char *entry, int32_t group);
-void lk_launch_type(lk_launch *launch, const char *name, lk_dtype dtype);
+void lk_launch_word(lk_launch *launch, const char *name, const char *word);
+void lk_launch_type(lk_launch *launch, const char *name, lk_dtype dtype); /* the word is the type's name */
 void lk_launch_constant(lk_launch *launch, const char *name, int32_t value);
 /* A binding without a buffer is replaced by the launch's last one: the kernel is told by a parameter not to use it. */
 void lk_launch_buffer(lk_launch *launch, const lk_binding *binding);

@@ -36,14 +36,12 @@ static lk_binding take_bytes(pool *from, size_t bytes) {
 
 bool lk_supports_lora(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
     LK_REQUIRE(why, caps->is_cpu || caps->shared_bytes >= 12288, "needs 12 KiB of shared memory");
-    bool merged = node->attributes.lora.order == LK_LORA_MERGED;
-    return lk_supports_f32_but(node, merged ? -1 : WEIGHT, why);
+    return lk_supports_f32_but(node, WEIGHT, why);
 }
 
 bool lk_supports_lora_backward(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
     LK_REQUIRE(why, caps->is_cpu || caps->shared_bytes >= 12288, "needs 12 KiB of shared memory");
-    bool merged = node->attributes.lora.order == LK_LORA_MERGED;
-    return lk_supports_f32_but(node, merged ? -1 : B_WEIGHT, why);
+    return lk_supports_f32_but(node, B_WEIGHT, why);
 }
 
 /* The low-rank part of y or dx is added within the product with the weight; a mask on it must come first. */
@@ -110,15 +108,19 @@ static void prepare(lk_recorder *recorder, const lk_binding *x, int64_t rows, in
     }
 }
 
-/* W + scale B A */
-static void record_merged(lk_recorder *recorder, const sizes *z, const lk_binding *weight, const lk_binding *lora_a,
-                          const lk_binding *lora_b, float scale, const lk_binding *merged, const lk_binding *scratch) {
+/* W + scale B A. A product's c is fp32, so 16-bit weights are widened first, into the result's place. */
+static void record_merged(lk_recorder *recorder, const sizes *z, const lk_binding *weight, lk_dtype weight_type,
+                          const lk_binding *lora_a, const lk_binding *lora_b, float scale, const lk_binding *merged,
+                          const lk_binding *scratch) {
+    if (weight_type != LK_DTYPE_F32) {
+        lk_record_cast_into(recorder, weight, weight_type, merged, LK_DTYPE_F32, z->out * z->in);
+    }
     lk_product p = {.M = z->out,
                     .N = z->in,
                     .K = z->rank,
                     .a = *lora_b,
                     .b = *lora_a,
-                    .c = *weight,
+                    .c = weight_type != LK_DTYPE_F32 ? *merged : *weight,
                     .y = *merged,
                     .scratch = *scratch,
                     .a_row = z->rank,
@@ -217,9 +219,10 @@ void lk_record_lora_linear(lk_recorder *recorder, const lk_command *command) {
         p.bias = command->inputs[BIAS];
     }
     if (merged) {
-        record_merged(recorder, &z, &command->inputs[WEIGHT], &command->inputs[LORA_A], &command->inputs[LORA_B],
-                      lora->scale, &parts.merged, &parts.product);
+        record_merged(recorder, &z, &command->inputs[WEIGHT], p.b_type, &command->inputs[LORA_A],
+                      &command->inputs[LORA_B], lora->scale, &parts.merged, &parts.product);
         p.b = parts.merged;
+        p.b_type = LK_DTYPE_F32;
         lk_record_product(recorder, &p);
         return;
     }
@@ -320,9 +323,10 @@ static void record_dx(lk_recorder *recorder, const lk_command *command, const si
                       .b_column = 1,
                       .alpha = 1.0f};
     if (merged) {
-        record_merged(recorder, z, &command->inputs[B_WEIGHT], &command->inputs[B_LORA_A], &command->inputs[B_LORA_B],
-                      lora->scale, &parts->merged, &parts->product);
+        record_merged(recorder, z, &command->inputs[B_WEIGHT], p.b_type, &command->inputs[B_LORA_A],
+                      &command->inputs[B_LORA_B], lora->scale, &parts->merged, &parts->product);
         p.b = parts->merged;
+        p.b_type = LK_DTYPE_F32;
         lk_record_product(recorder, &p);
     } else if (adds_within(lk_products_of(recorder), node)) {
         p.rank = z->rank;
@@ -337,11 +341,7 @@ static void record_dx(lk_recorder *recorder, const lk_command *command, const si
         lk_record_mask(recorder, &parts->low, &command->inputs[B_RNG], &parts->low, z->tokens * z->in, lora->dropout,
                        lora->stream);
         lk_record_product(recorder, &p);
-        lk_launch *launch = lk_launch_elements(recorder, "accumulate");
-        lk_launch_buffer(launch, &command->outputs[0]);
-        lk_launch_buffer(launch, &parts->low);
-        lk_launch_int(launch, z->tokens * z->in);
-        lk_launch_cover(launch, recorder, z->tokens * z->in);
+        lk_record_sum_into(recorder, &command->outputs[0], &parts->low, z->tokens * z->in);
     } else {
         lk_record_product(recorder, &low);
         p.c = command->outputs[0];

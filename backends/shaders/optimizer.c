@@ -30,13 +30,7 @@ void lk_record_grad_norm(lk_recorder *recorder, const lk_command *command) {
         lk_launch_groups(launch, parts_of(node->inputs[i]));
         parts += parts_of(node->inputs[i]);
     }
-    lk_launch *launch = lk_launch_begin(recorder, "sum", "sum", lk_lanes_for_row(recorder->caps));
-    lk_launch_buffer(launch, &command->scratch);
-    lk_launch_buffer(launch, &command->scratch);
-    lk_launch_buffer(launch, &command->outputs[0]);
-    lk_launch_int(launch, parts);
-    lk_launch_int(launch, 1);
-    lk_launch_groups(launch, 1);
+    lk_record_sum(recorder, &command->scratch, parts, &command->scratch, true, &command->outputs[0]);
 }
 
 void lk_record_adamw(lk_recorder *recorder, const lk_command *command) {

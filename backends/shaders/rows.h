@@ -32,6 +32,17 @@ void lk_record_mask(lk_recorder *recorder, const lk_binding *x, const lk_binding
 
 /* delta = rowsum(do o) for each token and head: the first pass of ATTENTION_BACKWARD. */
 void lk_record_attention_delta(lk_recorder *recorder, const lk_command *command, const lk_binding *delta);
+/* sum += x: ACCUMULATE, likewise. */
+void lk_record_sum_into(lk_recorder *recorder, const lk_binding *sum, const lk_binding *x, int64_t count);
+/* y = x in another type: CAST, likewise. */
+void lk_record_cast_into(lk_recorder *recorder, const lk_binding *x, lk_dtype x_type, const lk_binding *y,
+                         lk_dtype y_type, int64_t count);
+/* y[j] = sum over the rows of a function of sum_rows.lk, with its operands in order. */
+void lk_record_column_sums(lk_recorder *recorder, const char *function, const lk_binding *const *operands,
+                           int num_operands, const lk_binding *y, int64_t rows, int64_t columns);
+/* y[0] = factor[0] sum x, or the root of the sum, over `count` numbers. */
+void lk_record_sum(lk_recorder *recorder, const lk_binding *x, int64_t count, const lk_binding *factor, bool takes_root,
+                   const lk_binding *y);
 
 /* ---- products ---- */
 

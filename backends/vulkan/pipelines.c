@@ -16,17 +16,17 @@ static int32_t number_in(const char *list, const char *name) {
     return found != NULL && sscanf(found + strlen(wanted), "%d", &number) == 1 ? number : -1;
 }
 
-static bool has_types(const lk_spirv *kernel, const lk_launch *launch) {
-    for (int32_t i = 0; i < launch->num_types; i++) {
+static bool has_words(const lk_spirv *kernel, const lk_launch *launch) {
+    for (int32_t i = 0; i < launch->num_words; i++) {
         char wanted[40];
-        snprintf(wanted, sizeof wanted, " %.15s=", launch->types[i].name);
-        const char *found = strstr(kernel->types, wanted);
-        size_t length = strlen(launch->types[i].type);
+        snprintf(wanted, sizeof wanted, " %.15s=", launch->words[i].name);
+        const char *found = strstr(kernel->choice, wanted);
+        size_t length = strlen(launch->words[i].word);
         if (found == NULL) {
             continue; /* the kernel does not depend on it */
         }
         found += strlen(wanted);
-        if (strncmp(found, launch->types[i].type, length) != 0 || (found[length] != ' ' && found[length] != '\0')) {
+        if (strncmp(found, launch->words[i].word, length) != 0 || (found[length] != ' ' && found[length] != '\0')) {
             return false;
         }
     }
@@ -35,7 +35,7 @@ static bool has_types(const lk_spirv *kernel, const lk_launch *launch) {
 
 static const lk_spirv *find_kernel(const lk_launch *launch) {
     for (const lk_spirv *kernel = lk_spirv_kernels; kernel->entry != NULL; kernel++) {
-        if (strcmp(kernel->entry, launch->entry) == 0 && has_types(kernel, launch)) {
+        if (strcmp(kernel->entry, launch->entry) == 0 && has_words(kernel, launch)) {
             return kernel;
         }
     }
@@ -46,8 +46,8 @@ static lk_status check_kernel(lk_vk_device *self, const lk_launch *launch, const
     lk_context *context = self->device.context;
     if (kernel == NULL) {
         return lk_fail(context, LK_STATUS_INTERNAL, "there is no SPIR-V of %s for %s=%s", launch->entry,
-                       launch->num_types > 0 ? launch->types[0].name : "any type",
-                       launch->num_types > 0 ? launch->types[0].type : "");
+                       launch->num_words > 0 ? launch->words[0].name : "any word",
+                       launch->num_words > 0 ? launch->words[0].word : "");
     }
     if (kernel->num_buffers != launch->num_buffers || kernel->num_parameters != launch->num_parameters) {
         return lk_fail(context, LK_STATUS_INTERNAL, "%s takes %d buffers and %d parameters, but is given %d and %d",

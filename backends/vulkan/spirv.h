@@ -1,4 +1,4 @@
-/* The kernels of shaders/ in SPIR-V, as the build made them: one row per entry and choice of storage types. */
+/* The kernels of shaders/ in SPIR-V, as the build made them: one row per entry and choice of words. */
 #ifndef LK_BACKENDS_VULKAN_SPIRV_H
 #define LK_BACKENDS_VULKAN_SPIRV_H
 
@@ -7,7 +7,7 @@
 
 typedef struct lk_spirv {
     const char *entry;     /* "cast" */
-    const char *types;     /* " X_TYPE=f32 Y_TYPE=bf16": those that the kernel's buffers depend on */
+    const char *choice;    /* " X_TYPE=f32 Y_TYPE=bf16": those that the kernel depends on */
     const char *constants; /* " GROUP=0 LANES=1": names and numbers of the specialization constants */
     const uint32_t *words;
     size_t bytes;

@@ -421,8 +421,8 @@ lk_status lk_model_load(lk_session *session, const char *path, const lk_model_op
     if (options != NULL) {
         memcpy(&chosen, options, LK_MIN(options->struct_size, sizeof chosen));
     }
-    if (chosen.dtype != LK_DTYPE_F32 && chosen.dtype != LK_DTYPE_BF16) {
-        return lk_fail(context, LK_STATUS_UNSUPPORTED, "dtype %s: weights are kept in f32 or bf16",
+    if (chosen.dtype != LK_DTYPE_F32 && chosen.dtype != LK_DTYPE_BF16 && chosen.dtype != LK_DTYPE_F16) {
+        return lk_fail(context, LK_STATUS_UNSUPPORTED, "dtype %s: weights are kept in f32, bf16 or f16",
                        lk_dtype_name(chosen.dtype));
     }
     lk_model *model = lk_calloc(context, 1, sizeof *model);

@@ -20,7 +20,7 @@ static lk_cl_device *device;
 static char folder[] = "/tmp/lk_opencl_cache_XXXXXX";
 
 static lk_launch make_launch(void) {
-    lk_launch launch = {.file = "add", .entry = "add", .groups = {1, 1}};
+    lk_launch launch = {.file = "dora_norm", .entry = "dora_norm", .groups = {1, 1}};
     lk_launch_constant(&launch, "GROUP", 64);
     return launch;
 }
@@ -128,7 +128,7 @@ START_TEST(test_a_text_that_does_not_compile) {
     launch.num_constants = 0;       /* and GROUP is not set */
     cl_program program;
     ck_assert_int_eq(lk_cl_program_get(device, &launch, &program), LK_STATUS_DEVICE);
-    ck_assert_msg(strstr(lk_error_message(context), "add.lk") != NULL, "%s", lk_error_message(context));
+    ck_assert_msg(strstr(lk_error_message(context), "dora_norm.lk") != NULL, "%s", lk_error_message(context));
     lk_backend_opencl.close(&device->device);
 }
 END_TEST

@@ -661,33 +661,36 @@ static void add_bf16_attention(const op_case *from) {
     self->tolerance = backward ? 1e-2 : 4e-3;
 }
 
-/* The same cases, from the given one on, with weights stored in bf16. A kernel may then round what meets the weight in
- * a product to bf16 too, so that is drawn exact; sums are compared as in fp32. */
-static void add_bf16_weights(int from) {
+/* The same cases, from the given one to before `last`, with weights stored in 16 bits. A kernel may then round what
+ * meets a bf16 weight in a product to bf16 too, so that is drawn exact; sums are compared as in fp32. */
+static void add_short_weights(lk_dtype dtype, int from, int last) {
     static const struct {
         lk_op op;
         int weight, factor; /* inputs */
+        bool in_f16;        /* too */
     } readers[] = {
-        {LK_OP_EMBEDDING, 1, 1},
-        {LK_OP_MATMUL, 1, 0},
-        {LK_OP_LINEAR, 1, 0},
-        {LK_OP_LORA_LINEAR, 1, 0},
-        {LK_OP_LORA_LINEAR_BACKWARD, 2, 0},
-        {LK_OP_RMS_NORM, 1, 1},
-        {LK_OP_LAYER_NORM, 1, 1},
-        {LK_OP_LINEAR_CROSS_ENTROPY, 1, 0},
+        {LK_OP_EMBEDDING, 1, 1, true},
+        {LK_OP_MATMUL, 1, 0, false},
+        {LK_OP_LINEAR, 1, 0, true},
+        {LK_OP_LORA_LINEAR, 1, 0, true},
+        {LK_OP_LORA_LINEAR_BACKWARD, 2, 0, true},
+        {LK_OP_RMS_NORM, 1, 1, false},
+        {LK_OP_LAYER_NORM, 1, 1, false},
+        {LK_OP_LINEAR_CROSS_ENTROPY, 1, 0, true},
     };
-    for (int c = from, count = num_cases; c < count; c++) {
-        add_bf16_attention(&cases[c]);
+    for (int c = from; c < last; c++) {
+        if (dtype == LK_DTYPE_BF16) {
+            add_bf16_attention(&cases[c]);
+        }
         for (size_t r = 0; r < LK_COUNT(readers); r++) {
-            bool lora = cases[c].op == LK_OP_LORA_LINEAR || cases[c].op == LK_OP_LORA_LINEAR_BACKWARD;
-            if (cases[c].op != readers[r].op || (lora && cases[c].attributes.lora.order == LK_LORA_MERGED)) {
+            if (cases[c].op != readers[r].op || (dtype == LK_DTYPE_F16 && !readers[r].in_f16)) {
                 continue;
             }
             op_case *self = begin(cases[c].op, "%s", "");
             *self = cases[c];
-            snprintf(self->name + strlen(self->name), sizeof self->name - strlen(self->name), " bf16");
-            self->inputs[readers[r].weight].dtype = LK_DTYPE_BF16;
+            snprintf(self->name + strlen(self->name), sizeof self->name - strlen(self->name), " %s",
+                     lk_dtype_name(dtype));
+            self->inputs[readers[r].weight].dtype = dtype;
             self->inputs[readers[r].weight].short_values = true;
             self->inputs[readers[r].factor].short_values = true;
             if (self->op == LK_OP_LINEAR_CROSS_ENTROPY && (self->wanted & 2u)) {
@@ -703,7 +706,7 @@ const op_case *op_cases_large(int *count) {
     if (first == 0) {
         first = num_cases;
         add_large_cases();
-        add_bf16_weights(first);
+        add_short_weights(LK_DTYPE_BF16, first, num_cases);
         num_large = num_cases - first;
         num_cases = first;
     }
@@ -767,7 +770,9 @@ const op_case *op_cases(int *count) {
         add_elementwise(33, 129);
         add_optimizer(3, 5);
         add_optimizer(33, 129);
-        add_bf16_weights(0);
+        int wide = num_cases;
+        add_short_weights(LK_DTYPE_BF16, 0, wide);
+        add_short_weights(LK_DTYPE_F16, 0, wide);
     }
     *count = num_cases;
     return cases;

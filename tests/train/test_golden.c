@@ -215,6 +215,50 @@ static void reload(golden *self) {
     ck_assert_int_eq(system(command), 0);
 }
 
+/* Ops that devices do not have yet and hand to the CPU, with the reason. A row that is no longer true is a failure. */
+static const struct {
+    const char *device;
+    lk_op op;
+    const char *why;
+} expected_fallbacks[] = {{"none", LK_OP_COUNT, ""}};
+
+static bool is_expected(const char *device, lk_op op) {
+    for (size_t i = 0; i < LK_COUNT(expected_fallbacks); i++) {
+        if (expected_fallbacks[i].op == op && strcmp(expected_fallbacks[i].device, device) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+START_TEST(test_expected_fallbacks_are_still_true) {
+    for (size_t i = 0; i < LK_COUNT(expected_fallbacks); i++) {
+        const lk_backend *backend = lk_backend_find(expected_fallbacks[i].device);
+        int count = 0;
+        const lk_kernel *rows = backend != NULL ? backend->kernels(&count) : NULL;
+        for (int r = 0; r < count; r++) {
+            ck_assert_msg(rows[r].op != expected_fallbacks[i].op, "%s has a row of %s now: take it off the list",
+                          expected_fallbacks[i].device, lk_op_name(rows[r].op));
+        }
+    }
+}
+END_TEST
+
+/* Every command of a step runs on the device that was asked for: nothing falls back that is not listed above. */
+static void check_placements(const golden *self, const char *device) {
+    const lk_program *const programs[] = {self->trainer->micro, self->trainer->update};
+    for (size_t p = 0; p < LK_COUNT(programs); p++) {
+        ck_assert_int_gt(lk_program_num_commands(programs[p]), 0);
+        for (int32_t i = 0; i < lk_program_num_commands(programs[p]); i++) {
+            lk_placement placement = lk_program_placement(programs[p], i);
+            bool expected = is_expected(device, placement.node->op);
+            ck_assert_msg(expected || strcmp(placement.device->caps.backend, device) == 0,
+                          "%s at %s runs on %s, not on %s", lk_op_name(placement.node->op), placement.node->scope,
+                          placement.device->caps.backend, device);
+        }
+    }
+}
+
 static double check_gradients(golden *self, const char *adapter, const char *expected) {
     start(self, adapter);
     lk_step_report report;
@@ -231,6 +275,7 @@ START_TEST(test_training_agrees_with_pytorch) {
         return;
     }
     start(&self, "init_adapter");
+    check_placements(&self, device);
     const json_t *losses = json_object_get(self.losses, "losses"), *norms = json_object_get(self.losses, "grad_norms");
     double worst_loss = 0.0, worst_norm = 0.0;
     for (size_t i = 0; i < json_array_size(losses); i++) {
@@ -278,6 +323,7 @@ static bool train_curve_on(const char *device, const char *run, lk_dtype dtype, 
         return false;
     }
     start(&self, "init_adapter");
+    check_placements(&self, device);
     out->count = LK_MIN((size_t)setting(&self, "steps", 0), LK_MIN(most, LK_COUNT(out->losses)));
     for (size_t i = 0; i < out->count; i++) {
         lk_step_report report;
@@ -317,7 +363,8 @@ START_TEST(test_bf16_weights) {
     if (!train_curve(runs[_i], LK_DTYPE_F32, &full)) {
         return;
     }
-    ck_assert(train_curve(runs[_i], LK_DTYPE_BF16, &half) && train_curve(runs[_i], LK_DTYPE_BF16, &again));
+    ck_assert(train_curve(runs[_i], LK_DTYPE_BF16, &half) &&
+              train_curve(runs[_i], LK_DTYPE_BF16, &again));
     double worst = 0.0;
     for (size_t i = 0; i < full.count; i++) {
         worst = fmax(worst, fabs(half.losses[i] - full.losses[i]));
@@ -356,6 +403,30 @@ START_TEST(test_bf16_on_tensor_cores) {
     printf("bf16 cuda %-36s loss %.1e\n", run, worst);
     ck_assert_double_gt(worst, 0.0);
     ck_assert_double_lt(worst, 0.02);
+}
+END_TEST
+
+/* The same with weights of 16 bits on the devices of shaders/, whose activations stay fp32. */
+START_TEST(test_short_weights_elsewhere) {
+    static const lk_dtype dtypes[] = {LK_DTYPE_BF16, LK_DTYPE_F16};
+    static const double most[] = {0.02, 0.01};
+    const char *device = devices[1 + (size_t)_i / LK_COUNT(runs)], *run = runs[(size_t)_i % LK_COUNT(runs)];
+    curve full, half;
+    enum { STEPS = 4 };
+    if (!train_curve_on(device, run, LK_DTYPE_F32, STEPS, NULL, &full)) {
+        return;
+    }
+    for (size_t d = 0; d < LK_COUNT(dtypes); d++) {
+        ck_assert(train_curve_on(device, run, dtypes[d], STEPS, NULL, &half));
+        double worst = 0.0;
+        for (size_t i = 0; i < full.count; i++) {
+            worst = fmax(worst, fabs(half.losses[i] - full.losses[i]));
+        }
+        printf("%-9s %-36s %s loss %.1e\n", device, run, lk_dtype_name(dtypes[d]), worst);
+        ck_assert_uint_gt(full.count, 0);
+        ck_assert_double_lt(worst, most[d]);
+        ck_assert_uint_eq(half.matrices, full.matrices / 2);
+    }
 }
 END_TEST
 
@@ -426,8 +497,10 @@ int main(void) {
     TCase *tests = tcase_create("golden");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_training_agrees_with_pytorch, 0, (int)(LK_COUNT(runs) * LK_COUNT(devices)));
+    tcase_add_test(tests, test_expected_fallbacks_are_still_true);
     tcase_add_loop_test(tests, test_bf16_weights, 0, (int)LK_COUNT(runs));
     tcase_add_test(tests, test_bf16_on_tensor_cores);
+    tcase_add_loop_test(tests, test_short_weights_elsewhere, 0, (int)LK_COUNT(runs) * 2);
     tcase_add_loop_test(tests, test_recomputation_changes_nothing, 0, (int)LK_COUNT(runs));
     tcase_add_loop_test(tests, test_logits_agree_with_pytorch, 0, (int)LK_COUNT(runs));
     suite_add_tcase(suite, tests);

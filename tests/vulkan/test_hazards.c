@@ -70,7 +70,7 @@ START_TEST(test_too_much_is_an_error) {
     } cases[] = {{add_constant, LK_LAUNCH_CONSTANTS - 1, "8 constants"}, /* GROUP is one */
                  {add_buffer, LK_LAUNCH_BUFFERS, "10 buffers"},
                  {add_parameter, LK_LAUNCH_PARAMETERS, "32 parameters"},
-                 {add_type, LK_LAUNCH_TYPES, "3 types"}};
+                 {add_type, LK_LAUNCH_WORDS, "3 words"}};
     for (size_t c = 0; c < LK_COUNT(cases); c++) {
         lk_device_caps caps = {0};
         lk_recorder recorder;
