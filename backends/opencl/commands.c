@@ -1,10 +1,12 @@
 /* A command list is a list of kernels with their arguments set once; a run enqueues them in order. */
 #include <string.h>
 
-#include "backends/opencl/opencl.h"
+#include "backends/opencl/clblast.h"
 
 typedef struct call {
-    cl_kernel kernel;
+    cl_kernel kernel;  /* NULL: a call of CLBlast */
+    lk_launch *launch; /* of CLBlast; else NULL */
+    double seconds;    /* that it took, while it is timed */
     size_t global[2], local[2];
     int32_t command;
     cl_event event; /* while it is timed */
@@ -38,6 +40,15 @@ static cl_int set_arguments(const lk_cl_api *api, cl_kernel kernel, const lk_lau
 static lk_status make_call(lk_cl_device *self, const lk_launch *launch, call *out) {
     cl_program program;
     cl_int error;
+    out->command = launch->command;
+    if (lk_clblast_takes(launch)) {
+        out->launch = lk_alloc(self->device.context, sizeof *launch);
+        if (out->launch == NULL) {
+            return lk_out_of_memory(self->device.context, sizeof *launch, "a call of CLBlast");
+        }
+        *out->launch = *launch;
+        return LK_OK;
+    }
     LK_TRY(lk_cl_program_get(self, launch, &program));
     out->kernel = self->api->clCreateKernel(program, launch->entry, &error);
     if (error != CL_SUCCESS) {
@@ -53,7 +64,6 @@ static lk_status make_call(lk_cl_device *self, const lk_launch *launch, call *ou
     out->local[1] = 1;
     out->global[0] = (size_t)launch->groups[0] * group;
     out->global[1] = (size_t)launch->groups[1];
-    out->command = launch->command;
     return LK_OK;
 }
 
@@ -108,6 +118,7 @@ void lk_opencl_release(lk_device *device, lk_commands *commands) {
         if (commands->calls[i].kernel != NULL) {
             ((lk_cl_device *)device)->api->clReleaseKernel(commands->calls[i].kernel);
         }
+        lk_free(device->context, commands->calls[i].launch);
     }
     lk_free(device->context, commands->calls);
     lk_free(device->context, commands);
@@ -119,14 +130,32 @@ static lk_status run_failed(lk_cl_device *self, const lk_commands *commands, con
     return lk_fail_within(self->device.context, status, "%s at %s", lk_op_name(node->op), node->scope);
 }
 
+/* One call of CLBlast is several kernels: it is timed from outside. */
+static cl_int call_library(const lk_cl_api *api, call *c, cl_command_queue queue, bool timed) {
+    if (!timed) {
+        return lk_clblast_enqueue(c->launch, queue);
+    }
+    api->clFinish(queue);
+    double start = lk_seconds();
+    cl_int error = lk_clblast_enqueue(c->launch, queue);
+    api->clFinish(queue);
+    c->seconds = lk_seconds() - start;
+    return error;
+}
+
+static cl_int start_call(const lk_cl_api *api, call *c, cl_command_queue queue, bool timed) {
+    return c->launch != NULL ? call_library(api, c, queue, timed)
+                             : api->clEnqueueNDRangeKernel(queue, c->kernel, 2, NULL, c->global, c->local, 0, NULL,
+                                                           timed ? &c->event : NULL);
+}
+
 lk_status lk_opencl_run(lk_device *device, lk_commands *commands, double *seconds) {
     lk_cl_device *self = (lk_cl_device *)device;
     cl_command_queue queue = seconds != NULL ? self->timed_queue : self->queue;
     self->pending = NULL;
     for (int32_t i = 0; i < commands->num_calls; i++) {
         call *c = &commands->calls[i];
-        cl_int error = self->api->clEnqueueNDRangeKernel(queue, c->kernel, 2, NULL, c->global, c->local, 0, NULL,
-                                                         seconds != NULL ? &c->event : NULL);
+        cl_int error = start_call(self->api, c, queue, seconds != NULL);
         if (error != CL_SUCCESS) {
             self->api->clFinish(queue);
             return run_failed(self, commands, c, error);
@@ -144,6 +173,10 @@ lk_status lk_opencl_run(lk_device *device, lk_commands *commands, double *second
 static void take_times(lk_cl_device *self) {
     for (int32_t i = 0; i < self->pending->num_calls; i++) {
         call *c = &self->pending->calls[i];
+        if (c->launch != NULL) {
+            self->seconds[c->command] += c->seconds;
+            continue;
+        }
         cl_ulong start = 0, end = 0;
         self->api->clGetEventProfilingInfo(c->event, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL);
         self->api->clGetEventProfilingInfo(c->event, CL_PROFILING_COMMAND_END, sizeof end, &end, NULL);

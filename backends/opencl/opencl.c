@@ -1,8 +1,18 @@
 /* The OpenCL backend: devices found through the ICD loader at run time, kernels from the texts in shaders. */
-#include "backends/opencl/opencl.h"
+#include "backends/opencl/clblast.h"
 #include "backends/shaders/rows.h"
 
 static const lk_kernel rows[] = {
+#define LK_OPENCL_KERNEL(row, OP, supports_function, cost_function, scratch_function, in_place_input, record) \
+    {.name = "opencl_" #row,                                                                                  \
+     .op = LK_OP_##OP,                                                                                        \
+     .supports = supports_function,                                                                           \
+     .cost = cost_function,                                                                                   \
+     .scratch = scratch_function,                                                                             \
+     .in_place = in_place_input,                                                                              \
+     .run = (void (*)(void))record},
+#include "backends/opencl/kernels.def"
+#undef LK_OPENCL_KERNEL
 #define LK_SHADER_KERNEL(row, OP, supports_function, cost_function, scratch_function, in_place_input, record) \
     {.name = "opencl_" #row,                                                                                  \
      .op = LK_OP_##OP,                                                                                        \

@@ -23,6 +23,7 @@ const char *lk_cl_error_name(cl_int error); /* "CL_OUT_OF_RESOURCES" */
 /* ---- devices (probe.c, device.c) ---- */
 
 enum { LK_CL_MAX_DEVICES = 16 };
+enum { LK_CL_CLBLAST = 1 }; /* bits of caps.features: CLBlast is there */
 
 typedef struct lk_cl_found {
     cl_platform_id platform;

@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backends/opencl/opencl.h"
+#include "backends/opencl/clblast.h"
 
 lk_status lk_cl_find(lk_context *context, const lk_cl_api *api, lk_cl_found found[LK_CL_MAX_DEVICES], int *count) {
     enum { MAX_PLATFORMS = 8 };
@@ -72,6 +72,7 @@ static void describe(const lk_cl_api *api, const lk_cl_found *found, int index, 
     /* oclgrind says it is everything: then it runs what GPUs run */
     caps->is_cpu = (ULONG_OF(CL_DEVICE_TYPE) & (CL_DEVICE_TYPE_CPU | CL_DEVICE_TYPE_GPU)) == CL_DEVICE_TYPE_CPU;
     caps->host_memory = caps->is_cpu;
+    caps->features = lk_clblast_is_there() ? LK_CL_CLBLAST : 0;
     caps->threads = (int32_t)UINT_OF(CL_DEVICE_MAX_COMPUTE_UNITS);
     caps->shared_bytes = (size_t)ULONG_OF(CL_DEVICE_LOCAL_MEM_SIZE);
     caps->max_group_size = (int32_t)number_of(api, found->device, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof(size_t));

@@ -23,8 +23,9 @@ static tiles tiles_for(const lk_device_caps *caps, const lk_node *node, int32_t 
     int32_t head_dim = node->attributes.attention.head_dim;
     int64_t tokens = node->inputs[0]->shape[0];
     if (caps->is_cpu) {
-        tiles t = {.group = 1, .bk = 32, .tn = 2, .vector = lk_vector_width(caps)};
-        t.tm = t.vector >= 16 ? 8 : 4;
+        tiles t = {.group = 1, .bk = 32, .vector = lk_vector_width(caps)};
+        t.tm = t.vector >= 16 ? 8 : 4; /* as many sums as the panels of matmul.c keep */
+        t.tn = t.vector >= 16 ? 1 : 2;
         t.bq = (int32_t)LK_MIN((int64_t)queries, (int64_t)round_up(LK_MAX(tokens, (int64_t)1), t.tm));
         t.dp = round_up(head_dim, t.tn * t.vector);
         return t;

@@ -6,7 +6,7 @@ typedef struct tile {
     int32_t group, lanes_m, tm, tn, bk;
 } tile;
 
-enum { MIN_SPAN = 256, MAX_SPLITS = 32, PANEL_BK = 256, PANEL_ROWS = 64 };
+enum { MIN_SPAN = 256, MAX_SPLITS = 32, PANEL_BK = 640, PANEL_ROWS = 64 };
 
 static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
@@ -101,7 +101,10 @@ static void record_tiles(lk_recorder *recorder, const lk_product *p, tile t, int
 }
 
 static void record_panels(lk_recorder *recorder, const lk_product *p) {
-    int32_t width = lk_vector_width(recorder->caps), tm = width >= 16 ? 8 : 4, tn = p->N <= width ? 1 : 2;
+    /* 8 x 16 or 4 x 16 sums: compilers halve vectors of 16 floats, and twice as many would not fit the registers */
+    int32_t width = lk_vector_width(recorder->caps), tm = width >= 16 ? 8 : 4;
+    int32_t tn = width >= 16 || p->N <= width ? 1 : 2;
+    int64_t spans = ceil_div(p->K, PANEL_BK), span = ceil_div(ceil_div(p->K, spans), 8) * 8;
     int64_t panels = ceil_div(p->N, (int64_t)tn * width);
     int64_t blocks = ceil_div(4 * LK_MAX(recorder->caps->threads, 1), panels);
     blocks = LK_MAX((int64_t)1, LK_MIN(blocks, ceil_div(p->M, PANEL_ROWS)));
@@ -117,6 +120,7 @@ static void record_panels(lk_recorder *recorder, const lk_product *p) {
     lk_launch_int(launch, p->bias.buffer != NULL);
     lk_launch_float(launch, p->alpha);
     lk_launch_int(launch, rows);
+    lk_launch_int(launch, span);
     lk_launch_grid(launch, panels, ceil_div(p->M, rows));
 }
 

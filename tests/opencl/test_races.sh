@@ -22,7 +22,7 @@ esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 status=0
-CK_FORK=no LORIKEET_CACHE_DIR=$folder LK_TEST_BACKEND=opencl LK_TEST_MAX_ELEMENTS=${LK_TEST_MAX_ELEMENTS:-150} \
+CK_FORK=no LORIKEET_CLBLAST=off LORIKEET_CACHE_DIR=$folder LK_TEST_BACKEND=opencl LK_TEST_MAX_ELEMENTS=${LK_TEST_MAX_ELEMENTS:-150} \
     OCL_ICD_VENDORS=$driver OCLGRIND_DATA_RACES=1 OCLGRIND_BUILD_OPTIONS=-cl-opt-disable OCLGRIND_LOG=$folder/report \
     "$program" >"$folder/log" 2>&1 || status=$?
 if grep 'SKIP\|skipped: opencl' "$folder/log"; then

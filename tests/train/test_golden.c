@@ -363,8 +363,7 @@ START_TEST(test_bf16_weights) {
     if (!train_curve(runs[_i], LK_DTYPE_F32, &full)) {
         return;
     }
-    ck_assert(train_curve(runs[_i], LK_DTYPE_BF16, &half) &&
-              train_curve(runs[_i], LK_DTYPE_BF16, &again));
+    ck_assert(train_curve(runs[_i], LK_DTYPE_BF16, &half) && train_curve(runs[_i], LK_DTYPE_BF16, &again));
     double worst = 0.0;
     for (size_t i = 0; i < full.count; i++) {
         worst = fmax(worst, fabs(half.losses[i] - full.losses[i]));
