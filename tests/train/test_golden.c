@@ -220,7 +220,20 @@ static const struct {
     const char *device;
     lk_op op;
     const char *why;
-} expected_fallbacks[] = {{"none", LK_OP_COUNT, ""}};
+} expected_fallbacks[] = {
+#define FALLBACK(op, why)                       \
+    {"opencl", op, why}, {"vulkan", op, why}, { \
+        "cuda", op, why                         \
+    }
+    FALLBACK(LK_OP_BLOCK_LINEAR, "OFT has no kernels in shaders/ yet"),
+    FALLBACK(LK_OP_BLOCK_OUTER, "OFT has no kernels in shaders/ yet"),
+    FALLBACK(LK_OP_CAYLEY, "OFT has no kernels in shaders/ yet"),
+    FALLBACK(LK_OP_CAYLEY_BACKWARD, "OFT has no kernels in shaders/ yet"),
+    FALLBACK(LK_OP_ORTHOGONALITY, "AdaLoRA's penalty has no kernels in shaders/ yet"),
+    FALLBACK(LK_OP_ORTHOGONALITY_BACKWARD, "AdaLoRA's penalty has no kernels in shaders/ yet"),
+    FALLBACK(LK_OP_IMPORTANCE, "AdaLoRA's statistics have no kernel in shaders/ yet"),
+#undef FALLBACK
+};
 
 static bool is_expected(const char *device, lk_op op) {
     for (size_t i = 0; i < LK_COUNT(expected_fallbacks); i++) {
