@@ -126,6 +126,34 @@ void lk_record_transpose(lk_recorder *recorder, const lk_command *command) {
     lk_launch_cover(launch, recorder, count);
 }
 
+void lk_record_block_linear(lk_recorder *recorder, const lk_command *command) {
+    const lk_node *node = command->node;
+    int64_t count = lk_count_of(node->outputs[0]);
+    lk_launch *launch = lk_launch_elements(recorder, "block_linear");
+    lk_launch_buffer(launch, &command->inputs[0]);
+    lk_launch_buffer(launch, &command->inputs[1]);
+    lk_launch_buffer(launch, &command->outputs[0]);
+    lk_launch_int(launch, count);
+    lk_launch_int(launch, node->inputs[0]->shape[1]);
+    lk_launch_int(launch, node->inputs[1]->shape[1]);
+    lk_launch_int(launch, node->attributes.matmul.transpose_b);
+    lk_launch_cover(launch, recorder, count);
+}
+
+void lk_record_block_outer(lk_recorder *recorder, const lk_command *command) {
+    const lk_node *node = command->node;
+    int64_t count = lk_count_of(node->outputs[0]);
+    lk_launch *launch = lk_launch_elements(recorder, "block_outer");
+    lk_launch_buffer(launch, &command->inputs[0]);
+    lk_launch_buffer(launch, &command->inputs[1]);
+    lk_launch_buffer(launch, &command->outputs[0]);
+    lk_launch_int(launch, count);
+    lk_launch_int(launch, node->inputs[0]->shape[0]);
+    lk_launch_int(launch, node->inputs[0]->shape[1]);
+    lk_launch_int(launch, node->attributes.block.size);
+    lk_launch_cover(launch, recorder, count);
+}
+
 void lk_record_dora_norm(lk_recorder *recorder, const lk_command *command) {
     const lk_node *node = command->node;
     int64_t count = lk_count_of(node->outputs[0]);

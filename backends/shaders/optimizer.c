@@ -1,4 +1,4 @@
-/* GRAD_NORM and ADAMW. */
+/* GRAD_NORM, ADAMW, IMPORTANCE. */
 #include "backends/shaders/rows.h"
 
 enum { SPAN = 16384 }; /* elements that one group of grad_norm sums */
@@ -52,4 +52,14 @@ void lk_record_adamw(lk_recorder *recorder, const lk_command *command) {
         lk_launch_float(launch, adamw->weight_decay_scales != NULL ? adamw->weight_decay_scales[g] : 1.0f);
         lk_launch_cover(launch, recorder, count);
     }
+}
+
+void lk_record_importance(lk_recorder *recorder, const lk_command *command) {
+    int64_t count = lk_count_of(command->node->inputs[2]);
+    lk_launch *launch = lk_launch_elements(recorder, "importance");
+    for (int i = 0; i < 6; i++) {
+        lk_launch_buffer(launch, &command->inputs[i]);
+    }
+    lk_launch_int(launch, count);
+    lk_launch_cover(launch, recorder, count);
 }

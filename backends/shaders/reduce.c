@@ -118,3 +118,17 @@ void lk_record_layer_norm_backward(lk_recorder *recorder, const lk_command *comm
         record_dx(recorder, command, "layer_norm_backward", width, DX_SUM);
     }
 }
+
+/* ORTHOGONALITY and its backward: the inputs, then the output. */
+void lk_record_orthogonality(lk_recorder *recorder, const lk_command *command) {
+    const lk_node *node = command->node;
+    lk_launch *launch =
+        lk_launch_begin(recorder, "orthogonality", lk_op_name(node->op), lk_lanes_for_row(recorder->caps));
+    lk_launch_constant(launch, "LANES", lk_row_vector(recorder->caps));
+    for (int i = 0; i < node->num_inputs; i++) {
+        lk_launch_buffer(launch, &command->inputs[i]);
+    }
+    lk_launch_buffer(launch, &command->outputs[0]);
+    lk_launch_int(launch, node->inputs[node->num_inputs - 1]->shape[0]);
+    lk_launch_groups(launch, 1);
+}

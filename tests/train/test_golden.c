@@ -225,13 +225,8 @@ static const struct {
     {"opencl", op, why}, {"vulkan", op, why}, { \
         "cuda", op, why                         \
     }
-    FALLBACK(LK_OP_BLOCK_LINEAR, "OFT has no kernels in shaders/ yet"),
-    FALLBACK(LK_OP_BLOCK_OUTER, "OFT has no kernels in shaders/ yet"),
-    FALLBACK(LK_OP_CAYLEY, "OFT has no kernels in shaders/ yet"),
-    FALLBACK(LK_OP_CAYLEY_BACKWARD, "OFT has no kernels in shaders/ yet"),
-    FALLBACK(LK_OP_ORTHOGONALITY, "AdaLoRA's penalty has no kernels in shaders/ yet"),
-    FALLBACK(LK_OP_ORTHOGONALITY_BACKWARD, "AdaLoRA's penalty has no kernels in shaders/ yet"),
-    FALLBACK(LK_OP_IMPORTANCE, "AdaLoRA's statistics have no kernel in shaders/ yet"),
+    FALLBACK(LK_OP_CAYLEY, "it solves small systems, for which shaders/ has no kernel yet"),
+    FALLBACK(LK_OP_CAYLEY_BACKWARD, "it solves small systems, for which shaders/ has no kernel yet"),
 #undef FALLBACK
 };
 
