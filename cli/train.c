@@ -57,11 +57,27 @@ static void declare(train_command *command, cli_options *options) {
 }
 
 static int check_options(train_command *command, const cli_options *options) {
-    static const char *const fixed[] = {
-        "method",         "rank",         "alpha",           "targets",        "dropout",          "layers",
-        "bias",           "rslora",       "save-projection", "decompose-both", "decompose-factor", "block-size",
-        "block-share",    "cayley-terms", "init-rank",       "tinit",          "tfinal",           "delta-t",
-        "orth-reg-weight"};
+    static const char *const fixed[] = {"method",
+                                        "rank",
+                                        "alpha",
+                                        "targets",
+                                        "dropout",
+                                        "layers",
+                                        "bias",
+                                        "rslora",
+                                        "save-projection",
+                                        "decompose-both",
+                                        "decompose-factor",
+                                        "block-size",
+                                        "block-share",
+                                        "cayley-terms",
+                                        "init-rank",
+                                        "tinit",
+                                        "tfinal",
+                                        "delta-t",
+                                        "orth-reg-weight",
+                                        "delta-ratio",
+                                        "delta-warmup"};
     if (cli_given(options, "steps") && cli_given(options, "epochs")) {
         return cli_usage("--steps and --epochs exclude each other");
     }

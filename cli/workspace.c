@@ -155,6 +155,8 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
     cli_int64(options, "delta-t", 0, &adapter->delta_t, 1, "adalora: steps from one allocation of ranks to the next");
     cli_real(options, "orth-reg-weight", 0, &adapter->orth_reg_weight, 0, 1e6,
              "adalora: of the penalty that keeps A and B orthonormal");
+    cli_real(options, "delta-ratio", 0, &adapter->delta_ratio, 0, 1e6, "delta-lora: how far W moves with B A");
+    cli_int64(options, "delta-warmup", 0, &adapter->delta_warmup, 0, "delta-lora: steps before W begins to move");
 }
 
 void cli_batch_options(lk_data_options *data, cli_options *options) {

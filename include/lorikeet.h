@@ -229,6 +229,9 @@ typedef struct lk_adapter_options {
     int64_t tinit, tfinal, delta_t;
     double importance_beta1, importance_beta2; /* of the means that importance is made of, default 0.85 */
     double orth_reg_weight;                    /* of the penalty that keeps A and B orthonormal, default 0.5 */
+    /* delta-lora: how far W moves for every move of B A, default 2, and after how many steps that begins, default 0 */
+    double delta_ratio;
+    int64_t delta_warmup;
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The methods of this build, NULL-terminated. */

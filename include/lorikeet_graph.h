@@ -50,6 +50,7 @@ typedef struct lk_tensor {
     const char *name;
     struct lk_node *producer; /* NULL unless role is INTERMEDIATE */
     lk_variable *variable;    /* NULL if role is INTERMEDIATE */
+    bool is_constant;         /* lk_graph_constant */
     bool is_output;           /* readable after a run: its memory is not reused */
 } lk_tensor;
 
@@ -225,6 +226,9 @@ LK_API void lk_graph_set_scope(lk_graph *graph, const char *scope);
 
 /* The graph's tensor for a variable (one per variable and graph). */
 LK_API lk_tensor *lk_graph_variable(lk_graph *graph, lk_variable *variable);
+
+/* Another tensor for the variable, through which no gradient flows to it. Only in graphs that do not write it. */
+LK_API lk_tensor *lk_graph_constant(lk_graph *graph, lk_variable *variable);
 
 /* Appends a node. `wanted` has a bit for each output that is needed; outputs[] receives num_outputs tensors, NULL where
  * not wanted, and may be NULL when only the first is of interest. Returns output 0 (NULL if not wanted, or on failure).

@@ -51,7 +51,8 @@ void lk_adapter_options_init(lk_adapter_options *options) {
                                     .delta_t = 1,
                                     .importance_beta1 = 0.85,
                                     .importance_beta2 = 0.85,
-                                    .orth_reg_weight = 0.5};
+                                    .orth_reg_weight = 0.5,
+                                    .delta_ratio = 2.0};
 }
 
 /* ---- sites and tensors ---- */
@@ -146,7 +147,7 @@ static lk_status add_tensor(lk_adapter *adapter, lk_adapter_site *site, const ch
     LK_TRY(name_tensor(adapter, tensor));
     LK_TRY(lk_variables_add(adapter->variables, tensor->name, spec->frozen ? LK_ROLE_WEIGHT : LK_ROLE_STATE, "adapter",
                             LK_DTYPE_F32, rank, shape, &tensor->value));
-    if (!spec->frozen) {
+    if (!spec->frozen && !spec->is_state) {
         const char *gradient = lk_arena_printf(&adapter->arena, "gradient.%s", tensor->name);
         if (gradient == NULL) {
             return lk_out_of_memory(adapter->context, sizeof *tensor, "an adapter");
@@ -180,11 +181,7 @@ lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t
     return values != NULL ? lk_variable_upload(*out, values) : LK_OK;
 }
 
-lk_status lk_adapter_add_state(lk_adapter *adapter, const char *name, int rank, const int64_t *shape,
-                               lk_variable **out) {
-    if (name == NULL) {
-        return lk_out_of_memory(adapter->context, 0, "an adapter");
-    }
+lk_status lk_adapter_keep_state(lk_adapter *adapter, lk_variable *variable) {
     if (adapter->num_states == adapter->capacity_states) {
         int32_t capacity = LK_MAX(64, 2 * adapter->capacity_states);
         lk_variable **grown = lk_realloc(adapter->context, adapter->states, (size_t)capacity, sizeof(lk_variable *));
@@ -194,9 +191,17 @@ lk_status lk_adapter_add_state(lk_adapter *adapter, const char *name, int rank, 
         adapter->states = grown;
         adapter->capacity_states = capacity;
     }
-    LK_TRY(lk_variables_add(adapter->variables, name, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, rank, shape, out));
-    adapter->states[adapter->num_states++] = *out;
+    adapter->states[adapter->num_states++] = variable;
     return LK_OK;
+}
+
+lk_status lk_adapter_add_state(lk_adapter *adapter, const char *name, int rank, const int64_t *shape,
+                               lk_variable **out) {
+    if (name == NULL) {
+        return lk_out_of_memory(adapter->context, 0, "an adapter");
+    }
+    LK_TRY(lk_variables_add(adapter->variables, name, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, rank, shape, out));
+    return lk_adapter_keep_state(adapter, *out);
 }
 
 const char *lk_adapter_name(lk_adapter *adapter, const char *name, const lk_adapter_site *site) {
@@ -242,7 +247,7 @@ static lk_status add_site_of(lk_adapter *adapter, const lk_linear_site *linear, 
 static lk_status add_site(lk_adapter *adapter, const lk_linear_site *linear) {
     lk_peft_scaling scaling;
     LK_TRY(lk_peft_scaling_of(&adapter->config, linear->path, &scaling));
-    bool limited = adapter->config.peft_type == LK_PEFT_LORA;
+    bool limited = adapter->config.peft_type == LK_PEFT_LORA || adapter->config.peft_type == LK_PEFT_DELTA_LORA;
     if (limited && (scaling.rank < 1 || scaling.rank > MAX_RANK)) {
         return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT, "rank %lld at %s: expected 1 to %d",
                        (long long)scaling.rank, linear->path, MAX_RANK);

@@ -131,6 +131,7 @@ typedef struct lk_adapter_tensor_spec {
     lk_peft_kind kind;
     int64_t rows, columns; /* columns 0: a vector */
     bool frozen;
+    bool is_state;         /* frozen, too, but the method changes it between steps */
     const float *values;   /* NULL: zeros; not used when the adapter is read from files */
     const char *parameter; /* of one of the model's own tensors: "weight" or "bias"; NULL: "" */
 } lk_adapter_tensor_spec;
@@ -143,6 +144,8 @@ lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t
 /* Adds a variable that the method keeps between steps; zeros. */
 lk_status lk_adapter_add_state(lk_adapter *adapter, const char *name, int rank, const int64_t *shape,
                                lk_variable **out);
+/* The same of a variable that is there already. */
+lk_status lk_adapter_keep_state(lk_adapter *adapter, lk_variable *variable);
 /* A copy of a variable in fp32, to be released by lk_free. */
 lk_status lk_adapter_download(lk_adapter *adapter, lk_variable *variable, float **out);
 /* `name`, a dot, and the site's path, from the adapter's arena; NULL: out of memory. */

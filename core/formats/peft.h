@@ -10,7 +10,8 @@
  * lora_magnitude_vector [out] (DoRA); vera_lambda_b [out], vera_lambda_d [r], and once for all modules vera_A [r,
  * largest in], vera_B [largest out, r]; ia3_l [out, 1], or [1, in] for feedforward modules; hada_w1_a, hada_w2_a [out,
  * r], hada_w1_b, hada_w2_b [r, in]; lokr_w1 [a, b] or its factors lokr_w1_a [a, r] and lokr_w1_b [r, b], lokr_w2 [c, d]
- * or its factors, with out = ac and in = bd; oft_R [blocks, upper triangle of one]; lora_E [r, 1]. */
+ * or its factors, with out = ac and in = bd; oft_R [blocks, upper triangle of one]; lora_E [r, 1];
+ * delta_lora_A, delta_lora_B as lora_A, lora_B. */
 #define LK_PEFT_KINDS(X)                           \
     X(LORA_A, "lora_A", ".weight")                 \
     X(LORA_B, "lora_B", ".weight")                 \
@@ -33,7 +34,9 @@
     X(LOKR_W2_A, "lokr_w2_a", "")                  \
     X(LOKR_W2_B, "lokr_w2_b", "")                  \
     X(OFT_R, "oft_R", ".weight")                   \
-    X(LORA_E, "lora_E", "")
+    X(LORA_E, "lora_E", "")                        \
+    X(DELTA_LORA_A, "delta_lora_A", ".weight")     \
+    X(DELTA_LORA_B, "delta_lora_B", ".weight")
 typedef enum lk_peft_kind {
 #define LK_PEFT_KIND(NAME, text, suffix) LK_PEFT_KIND_##NAME,
     LK_PEFT_KINDS(LK_PEFT_KIND)

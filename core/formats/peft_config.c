@@ -473,6 +473,7 @@ static bool set_lycoris(const lk_peft_config *config, json_t *root) {
 static bool set_special(const lk_peft_config *config, json_t *root) {
     switch (config->peft_type) {
     case LK_PEFT_LORA:
+    case LK_PEFT_DELTA_LORA:
         return set_lora(config, root);
     case LK_PEFT_VERA:
         return set_vera(config, root);

@@ -7,8 +7,16 @@
 
 #include "core/base/base.h"
 
-#define LK_PEFT_TYPES(X) \
-    X(LORA, "LORA") X(VERA, "VERA") X(IA3, "IA3") X(LOHA, "LOHA") X(LOKR, "LOKR") X(OFT, "OFT") X(ADALORA, "ADALORA")
+/* DELTA_LORA is ours: PEFT does not know it, and would take its files for something else. */
+#define LK_PEFT_TYPES(X)  \
+    X(LORA, "LORA")       \
+    X(VERA, "VERA")       \
+    X(IA3, "IA3")         \
+    X(LOHA, "LOHA")       \
+    X(LOKR, "LOKR")       \
+    X(OFT, "OFT")         \
+    X(ADALORA, "ADALORA") \
+    X(DELTA_LORA, "DELTA_LORA")
 typedef enum lk_peft_type {
 #define LK_PEFT_TYPE(NAME, text) LK_PEFT_##NAME,
     LK_PEFT_TYPES(LK_PEFT_TYPE)

@@ -121,12 +121,12 @@ static lk_tensor *new_tensor(lk_graph *graph, const lk_shape *shape) {
     return tensor;
 }
 
-lk_tensor *lk_graph_variable(lk_graph *graph, lk_variable *variable) {
+static lk_tensor *tensor_of(lk_graph *graph, lk_variable *variable, bool is_constant) {
     if (graph->status != LK_OK || variable == NULL) {
         return NULL;
     }
     for (int32_t i = 0; i < graph->num_tensors; i++) {
-        if (graph->tensors[i]->variable == variable) {
+        if (graph->tensors[i]->variable == variable && graph->tensors[i]->is_constant == is_constant) {
             return graph->tensors[i];
         }
     }
@@ -137,8 +137,17 @@ lk_tensor *lk_graph_variable(lk_graph *graph, lk_variable *variable) {
         tensor->role = variable->role;
         tensor->name = variable->name;
         tensor->variable = variable;
+        tensor->is_constant = is_constant;
     }
     return tensor;
+}
+
+lk_tensor *lk_graph_variable(lk_graph *graph, lk_variable *variable) {
+    return tensor_of(graph, variable, false);
+}
+
+lk_tensor *lk_graph_constant(lk_graph *graph, lk_variable *variable) {
+    return tensor_of(graph, variable, true);
 }
 
 lk_status lk_graph_append_node(lk_graph *graph, lk_node *node) {

@@ -60,10 +60,15 @@ static lk_tensor *weighted_sum(lk_graph *graph, lk_tensor *y, lk_tensor *dy) {
     return lk_build_matmul(graph, sums, false, right, false, 1.0f, NULL);
 }
 
+/* Of Delta-LoRA. To the gradients of A and B the movement of W is a constant, which differences would see: they are
+ * compared without it, that of x with it. */
+static double delta_ratio;
+
 static void layer_open(layer *self, setup *from, const lk_adapter_site *site) {
     *self = (layer){.setup = from, .model = *from->model, .adapter = *from->adapter, .linear = *site->site};
     fixture_open(&self->fixture);
     self->adapter.num_replacements = 0;
+    self->adapter.config.delta_ratio = delta_ratio;
     self->site = *site;
     self->site.site = &self->linear;
     self->linear.weight = widen(self, site->site->weight);
@@ -200,7 +205,7 @@ static void check_layer(const char *method, const char *path, double dropout) {
         norms = malloc((size_t)self.linear.out * sizeof *norms);
         row_norms(&self, norms);
     }
-    for (int i = 0; i < self.num_trained; i++) {
+    for (int i = 0; i < (delta_ratio > 0.0 ? 1 : self.num_trained); i++) {
         check_tensor(&self, i, norms, method);
     }
     free(norms);
@@ -211,6 +216,11 @@ static void check_layer(const char *method, const char *path, double dropout) {
 START_TEST(test_a_layer) {
     const char *method = lk_adapter_methods()[_i];
     check_layer(method, "model.layers.1.mlp.down_proj", 0.0);
+    if (strcmp(method, "delta-lora") == 0) {
+        delta_ratio = 2.0;
+        check_layer(method, "model.layers.1.mlp.down_proj", 0.0);
+        delta_ratio = 0.0;
+    }
     check_layer(method, "model.layers.0.mlp.up_proj", 0.3);
     if (strcmp(method, "dora") != 0) {
         check_layer(method, "model.layers.0.self_attn.q_proj", 0.3); /* has a bias */

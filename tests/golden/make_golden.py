@@ -36,6 +36,7 @@ from peft import (
     get_peft_model_state_dict,
 )
 from peft.optimizers import create_lorafa_optimizer, lorafa
+from peft.tuners.lora import LoraLayer
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
@@ -236,7 +237,7 @@ DEFAULTS = {
     "method": "peft",
     "task": "causal-lm",
 }
-NOT_SETTINGS = ("merged", "nonzero_b", "config", "method")
+NOT_SETTINGS = ("merged", "nonzero_b", "config", "method", "delta_ratio", "delta_warmup")
 RUNS = {
     "stories260k-lora-qv": {
         "model": "stories260k",
@@ -420,6 +421,17 @@ RUNS = {
         "lr": 3e-3,
         "merged": True,
     },
+    "llama-linear-delta-lora": {
+        "model": "tiny-llama-linear",
+        "adapter": {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "down_proj"]},
+        "method": "delta-lora",
+        "delta_ratio": 1.5,
+        "delta_warmup": 3,
+        "seq": 24,
+        "steps": 10,
+        "lr": 5e-3,
+        "merged": True,
+    },
     "gpt2-conv1d": {
         "model": "tiny-gpt2",
         "adapter": {
@@ -587,6 +599,24 @@ def adapter_key(name):
     return name.removesuffix(".weight") if "magnitude" in name else name
 
 
+START = {}  # Delta-LoRA: A and B when the weights began to move
+
+
+def updates(model):
+    """B A of every LoRA layer."""
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    return [(m, (m.lora_B["default"].weight @ m.lora_A["default"].weight).detach() * m.scaling["default"]) for m in layers]
+
+
+def move_weights(model, run, step, before):
+    """Delta-LoRA as its paper has it: the weights themselves move by what the updates moved."""
+    if step >= run["delta_warmup"]:
+        for (layer, now), (_, then) in zip(updates(model), before, strict=True):
+            layer.get_base_layer().weight.data += run["delta_ratio"] * (now - then)
+    if step + 1 == run["delta_warmup"]:
+        START.update({k: v.detach().numpy().copy() for k, v in get_peft_model_state_dict(model).items()})
+
+
 def save_adapter(model, run, folder):
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().numpy().copy() for k, v in get_peft_model_state_dict(model).items()}
@@ -597,7 +627,13 @@ def save_adapter(model, run, folder):
         if key in config:
             config[key] = run["adapter"][key]
     config["inference_mode"] = True
-    if run["method"] != "peft":  # ours: PEFT keeps in its file no trace of how an adapter was trained
+    if run["method"] == "delta-lora":
+        for key in [k for k in state if ".lora_" in k]:
+            name, start = key.replace(".lora_", ".delta_lora_"), START.get(key)
+            state[name] = np.zeros_like(state[key]) if start is None else start
+        save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config |= {"peft_type": "DELTA_LORA", "delta_ratio": run["delta_ratio"], "delta_warmup": run["delta_warmup"]}
+    elif run["method"] != "peft":  # ours: PEFT keeps in its file no trace of how an adapter was trained
         config["lorikeet_method"] = run["method"]
     # Values that are enums of PEFT are saved by their text.
     text = json.dumps(config, indent=2, sort_keys=True, default=lambda value: getattr(value, "value", str(value)))
@@ -686,7 +722,10 @@ def make_run(name, models, folder):
         rates.append(optimizer.param_groups[0]["lr"])
         if run["max_grad_norm"] is not None:
             torch.nn.utils.clip_grad_norm_(parameters, run["max_grad_norm"])
+        before = updates(model) if run["method"] == "delta-lora" else None
         optimizer.step()
+        if run["method"] == "delta-lora":
+            move_weights(model, run, step, before)
         if run["config"] is AdaLoraConfig:
             model.base_model.update_and_allocate(step)
         schedule.step()

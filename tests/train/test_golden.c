@@ -34,6 +34,7 @@ static const char *const runs[] = {
     "llama-linear-oft",
     "qwen2-oft-shared",
     "llama-linear-adalora",
+    "llama-linear-delta-lora",
     "gpt2-conv1d",
     "bert-classify",
     "roberta-classify",
