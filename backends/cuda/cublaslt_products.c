@@ -73,7 +73,7 @@ static void record(lk_recorder *recorder, const lk_product *p) {
     }
     if (narrow && a.buffer == NULL) {
         a = lk_binding_part(&p->scratch, workspace, (size_t)(rows * a_pitch) * sizeof(uint16_t));
-        lk_cuda_record_round_rows(recorder, &p->a, &a, rows, columns, a_pitch);
+        lk_cuda_record_round_rows(recorder, &p->a, &a, rows, columns, a_pitch, 1.0f);
     }
     lk_launch *launch = lk_launch_begin(recorder, LK_CUDA_LT_FILE, "matmul", 1);
     const lk_binding *buffers[] = {&a, &p->b, &p->c, &p->bias, &p->y, &space};
