@@ -67,6 +67,9 @@ static plan plan_for(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k
 bool lk_cuda_supports_mma(const lk_device_caps *caps, const lk_node *node, int weight, lk_refusal *why) {
     const lk_tensor *stored = node->inputs[weight];
     LK_REQUIRE(why, stored->dtype == LK_DTYPE_BF16, "the weight is not stored in bf16");
+    bool lora = node->op == LK_OP_LORA_LINEAR || node->op == LK_OP_LORA_LINEAR_BACKWARD;
+    LK_REQUIRE(why, !lora || node->attributes.lora.order != LK_LORA_MERGED,
+               "the sum of weight and update would be rounded to bf16");
     LK_REQUIRE(why, stored->shape[1] % 8 == 0, "rows of the weight are not multiples of 16 bytes");
     LK_REQUIRE(why, caps->flops_16 > 0.0, "no tensor cores");
     LK_REQUIRE(why, caps->shared_bytes >= shared_bytes(&tiles[0]), "needs 48 KiB of shared memory");

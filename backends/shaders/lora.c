@@ -54,9 +54,10 @@ static bool adds_within(const lk_products *by, const lk_node *node) {
 double lk_cost_lora_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {
     sizes z = sizes_of(node);
     bool forward = node->op == LK_OP_LORA_LINEAR, merged = node->attributes.lora.order == LK_LORA_MERGED;
+    lk_dtype type = merged ? LK_DTYPE_F32 : z.type; /* the sum of weight and update is fp32 */
     double seconds = 0.0;
     if (forward || node->outputs[0] != NULL) {
-        seconds += by->cost(caps, z.tokens, z.out, z.in, z.type, false);
+        seconds += by->cost(caps, z.tokens, z.out, z.in, type, false);
         if (!adds_within(by, node)) {
             seconds += merged ? by->cost(caps, z.out, z.in, z.rank, LK_DTYPE_F32, false)
                               : by->cost(caps, z.tokens, z.out, z.rank, LK_DTYPE_F32, false);
@@ -83,13 +84,15 @@ static size_t product_scratch(const lk_products *by, const lk_device_caps *caps,
     } low[] = {{true, z.tokens, z.rank, z.in, !dropout}, {true, z.tokens, z.out, z.rank, false},
                {false, z.tokens, z.rank, z.out, true},   {false, z.tokens, z.in, z.rank, false},
                {false, z.rank, z.in, z.tokens, false},   {false, z.out, z.rank, z.tokens, true}};
-    size_t most = by->scratch(caps, z.tokens, forward ? z.out : z.in, forward ? z.in : z.out, z.type, true);
+    bool merged = node->attributes.lora.order == LK_LORA_MERGED;
+    lk_dtype type = merged ? LK_DTYPE_F32 : z.type;
+    size_t most = by->scratch(caps, z.tokens, forward ? z.out : z.in, forward ? z.in : z.out, type, true);
     most += adds_within(by, node) ? by->low_scratch(z.tokens, forward ? z.out : z.in, z.rank) : 0;
     for (size_t i = 0; i < LK_COUNT(low); i++) {
         size_t one = by->scratch(caps, low[i].m, low[i].n, low[i].k, LK_DTYPE_F32, low[i].a_ready);
         most = low[i].forward == forward ? LK_MAX(most, one) : most;
     }
-    if (node->attributes.lora.order == LK_LORA_MERGED) {
+    if (merged) {
         most = LK_MAX(most, by->scratch(caps, z.out, z.in, z.rank, LK_DTYPE_F32, false));
     }
     return most;

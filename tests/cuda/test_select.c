@@ -87,7 +87,9 @@ static void check_kernel(const json_t *row, const char *card, bool found[LK_COUN
             bool by_library = mma != NULL && library != NULL && strcmp(library, "none") != 0;
             snprintf(wanted, sizeof wanted, "%.*s%s", by_library ? (int)(mma - expected[e][1]) : 63, expected[e][1],
                      by_library ? "_lt_bf16" : "");
-            ck_assert_msg(strcmp(wanted, kernel) == 0, "%s: %s takes %s", card, op, kernel);
+            /* gemm.cu adds LoRA's part within the product, the library in one of its own: which is faster differs */
+            bool either = by_library && strncmp(op, "lora_", 5) == 0 && strcmp(expected[e][1], kernel) == 0;
+            ck_assert_msg(either || strcmp(wanted, kernel) == 0, "%s: %s takes %s", card, op, kernel);
             found[e] = true;
         }
     }
