@@ -77,7 +77,8 @@ static int check_options(train_command *command, const cli_options *options) {
                                         "delta-t",
                                         "orth-reg-weight",
                                         "delta-ratio",
-                                        "delta-warmup"};
+                                        "delta-warmup",
+                                        "growth-threshold"};
     if (cli_given(options, "steps") && cli_given(options, "epochs")) {
         return cli_usage("--steps and --epochs exclude each other");
     }

@@ -149,14 +149,18 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
     cli_int32(options, "cayley-terms", 0, &adapter->cayley_terms, 0, 64,
               "oft: of the series for the rotation; 0: the exact transform");
     cli_int32(options, "init-rank", 0, &adapter->init_r, 0, 65536,
-              "adalora: rank at the start, --rank being that at the end; 0: one and a half times as much");
-    cli_int64(options, "tinit", 0, &adapter->tinit, 0, "adalora: steps before ranks are taken away");
-    cli_int64(options, "tfinal", 0, &adapter->tfinal, 0, "adalora: steps at the end with the ranks that are left");
-    cli_int64(options, "delta-t", 0, &adapter->delta_t, 1, "adalora: steps from one allocation of ranks to the next");
+              "adalora, dynamic-lora: rank at the start, --rank being that at the end; 0: 3/2 of it, 1/4 of it");
+    cli_int64(options, "tinit", 0, &adapter->tinit, 0, "adalora, dynamic-lora: steps before ranks change");
+    cli_int64(options, "tfinal", 0, &adapter->tfinal, 0,
+              "adalora, dynamic-lora: steps at the end in which they do not");
+    cli_int64(options, "delta-t", 0, &adapter->delta_t, 1,
+              "adalora, dynamic-lora: steps from one change of ranks to the next");
     cli_real(options, "orth-reg-weight", 0, &adapter->orth_reg_weight, 0, 1e6,
              "adalora: of the penalty that keeps A and B orthonormal");
     cli_real(options, "delta-ratio", 0, &adapter->delta_ratio, 0, 1e6, "delta-lora: how far W moves with B A");
     cli_int64(options, "delta-warmup", 0, &adapter->delta_warmup, 0, "delta-lora: steps before W begins to move");
+    cli_real(options, "growth-threshold", 0, &adapter->growth_threshold, 0, 1e6,
+             "dynamic-lora: ranks grow while smallest over largest singular value is at least this");
 }
 
 void cli_batch_options(lk_data_options *data, cli_options *options) {

@@ -232,6 +232,10 @@ typedef struct lk_adapter_options {
     /* delta-lora: how far W moves for every move of B A, default 2, and after how many steps that begins, default 0 */
     double delta_ratio;
     int64_t delta_warmup;
+    /* dynamic-lora: a layer's rank grows from init_r (default 0: a quarter of the rank) towards the rank, by one every
+     * delta_t steps after the first tinit and before the last tfinal, if the smallest singular value of its update is
+     * at least this share of the largest; default 0.1 */
+    double growth_threshold;
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The methods of this build, NULL-terminated. */

@@ -52,7 +52,8 @@ void lk_adapter_options_init(lk_adapter_options *options) {
                                     .importance_beta1 = 0.85,
                                     .importance_beta2 = 0.85,
                                     .orth_reg_weight = 0.5,
-                                    .delta_ratio = 2.0};
+                                    .delta_ratio = 2.0,
+                                    .growth_threshold = 0.1};
 }
 
 /* ---- sites and tensors ---- */

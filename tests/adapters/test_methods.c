@@ -314,6 +314,49 @@ START_TEST(test_adalora_gives_up_ranks) {
 }
 END_TEST
 
+/* From one rank, by one every second step where the threshold lets it; what is stored has as many, at the same scale.
+ */
+START_TEST(test_dynamic_lora_grows) {
+    static const struct {
+        double threshold;
+        int32_t rank;
+    } cases[] = {{0.0, 3}, {1.5, 1}};
+    for (size_t c = 0; c < LK_COUNT(cases); c++) {
+        setup self;
+        lk_data *data;
+        size_t count;
+        lk_adapter_options options;
+        lk_adapter_options_init(&options);
+        options.method = "dynamic-lora";
+        options.rank = 4;
+        options.delta_t = 2;
+        options.growth_threshold = cases[c].threshold;
+        setup_open(&self, "cpu");
+        SUCCEEDS(&self, lk_adapter_create(self.model, &options, &self.adapter));
+        lk_trainer *trainer = start_training(&self, &data);
+        for (int64_t step = 0; step < 5; step++) {
+            lk_step_report report;
+            SUCCEEDS(&self, lk_trainer_step(trainer, &report));
+        }
+        SUCCEEDS(&self, lk_adapter_save(self.adapter, setup_path(&self, "saved")));
+        lk_adapter *loaded;
+        SUCCEEDS(&self, lk_adapter_load(self.model, setup_path(&self, "saved"), &loaded));
+        ck_assert_int_eq(loaded->num_sites, self.adapter->num_sites);
+        for (int32_t i = 0; i < loaded->num_sites; i++) {
+            ck_assert_int_eq(loaded->sites[i].rank, cases[c].rank);
+        }
+        float *expected = setup_logits(&self, self.model, self.adapter, &count);
+        ck_assert_double_lt(worst_difference(&self, self.model, loaded, expected), 1e-5);
+        ck_assert_double_gt(worst_difference(&self, self.model, NULL, expected), 1e-2);
+        free(expected);
+        lk_adapter_destroy(loaded);
+        lk_trainer_destroy(trainer);
+        lk_data_destroy(data);
+        setup_close(&self);
+    }
+}
+END_TEST
+
 /* Activations of a step of 1024 tokens, as planned. */
 static double activations_of(setup *self, lk_model *model, const char *method) {
     lk_adapter_options options;
@@ -363,6 +406,7 @@ int main(void) {
     tcase_add_loop_test(tests, test_training, 0, count);
     tcase_add_loop_test(tests, test_resuming, 0, count);
     tcase_add_test(tests, test_adalora_gives_up_ranks);
+    tcase_add_test(tests, test_dynamic_lora_grows);
     tcase_add_test(tests, test_lora_fa_keeps_less);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -91,6 +91,7 @@ def run_of(model_name):
 STARTS_AT_ZERO = {
     "adalora": "lora_E",
     "dora": "lora_B",
+    "dynamic-lora": "lora_B",
     "loha": "hada_w2_b",
     "lokr": "lokr_w1",
     "lora": "lora_B",
