@@ -29,7 +29,10 @@ static void declare(train_command *command, cli_options *options) {
     cli_group(options, "Model and data:");
     cli_model_options(&command->workspace, options);
     cli_text(options, "data", 'd', &command->data_path, "FILE", "what to train on");
-    cli_required(options);
+    cli_text_list(
+        options, "mix", 0, &command->mix, "NAME=FILE",
+        "instead of --data, several times: adapters trained side by side, each on its own data as it would be "
+        "alone; written to DIR/NAME");
     cli_text(options, "out", 'o', &command->out, "DIR", "where the adapter is written");
     cli_required(options);
     cli_text(options, "val", 0, &command->val_path, "FILE", "held-out data: its loss is taken before and after");
@@ -57,6 +60,10 @@ static void declare(train_command *command, cli_options *options) {
 }
 
 static int check_options(train_command *command, const cli_options *options) {
+    int mixed = train_check_mixed(command, options);
+    if (mixed != CLI_DONE) {
+        return mixed;
+    }
     static const char *const fixed[] = {"method",
                                         "rank",
                                         "alpha",
@@ -78,7 +85,8 @@ static int check_options(train_command *command, const cli_options *options) {
                                         "orth-reg-weight",
                                         "delta-ratio",
                                         "delta-warmup",
-                                        "growth-threshold"};
+                                        "growth-threshold",
+                                        "init"};
     if (cli_given(options, "steps") && cli_given(options, "epochs")) {
         return cli_usage("--steps and --epochs exclude each other");
     }
@@ -303,7 +311,7 @@ int cli_command_train(int argc, const char **argv) {
             result = train_set_checkpoint(&command);
         }
         if (result == CLI_DONE) {
-            result = run(&command);
+            result = command.mix.count > 0 ? train_run_mixed(&command) : run(&command);
         }
     }
     result = train_log_close(&command, result);

@@ -26,6 +26,7 @@ typedef struct train_command {
     lk_train_options train_options;
     int schedule, recompute;
     const char *data_path, *val_path, *out, *init_adapter, *log_path;
+    cli_texts mix; /* NAME=FILE: several adapters */
     int64_t steps, epochs, save_every, val_every;
     int64_t early_stopping; /* validations without a lower loss; 0: go on to the end */
     uint64_t seed;
@@ -36,6 +37,7 @@ typedef struct train_command {
     lk_trainer *trainer;
     lk_evaluator *evaluator;
     FILE *log;
+    json_t *losses; /* of the last step by adapter, where there are several; otherwise NULL */
     cli_progress progress;
     bool resumed; /* from a checkpoint */
     double seconds[TRAIN_NUM_PHASES];
@@ -50,6 +52,8 @@ typedef struct train_command {
 } train_command;
 
 /* Each returns an exit status where it can fail. */
+int train_check_mixed(const train_command *command, const cli_options *options);
+int train_run_mixed(train_command *command);
 int train_set_checkpoint(train_command *command);
 bool train_has_checkpoint(const train_command *command);
 int train_log_open(train_command *command);

@@ -79,11 +79,11 @@ int train_log_step(train_command *command, const lk_step_report *report) {
         return CLI_DONE;
     }
     return write_line(command,
-                      json_pack("{s:I,s:f,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:f}", "step", (json_int_t)report->step, "loss",
-                                report->loss, "learning_rate", report->learning_rate, "grad_norm", report->grad_norm,
-                                "epoch", report->epoch, "tokens", (json_int_t)report->tokens, "targets",
-                                (json_int_t)report->targets, "step_seconds", report->step_seconds, "data_seconds",
-                                report->data_seconds, "tokens_per_second",
+                      json_pack("{s:I,s:f,s:O*,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:f}", "step", (json_int_t)report->step,
+                                "loss", report->loss, "losses", command->losses, "learning_rate", report->learning_rate,
+                                "grad_norm", report->grad_norm, "epoch", report->epoch, "tokens",
+                                (json_int_t)report->tokens, "targets", (json_int_t)report->targets, "step_seconds",
+                                report->step_seconds, "data_seconds", report->data_seconds, "tokens_per_second",
                                 rate(report->tokens, report->step_seconds + report->data_seconds)));
 }
 

@@ -132,10 +132,13 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
     cli_int32(options, "rank", 'r', &adapter->rank, 1, 65536, "r: the inner size of the update B A");
     cli_real(options, "alpha", 'a', &adapter->alpha, 0, 1e6, "the update is scaled by alpha / r");
     cli_text(options, "targets", 0, &adapter->target_modules, "NAMES",
-             "layers that get an adapter: all-linear, or names separated by commas, such as q_proj,v_proj");
+             "layers that get an adapter: all-linear, or names separated by commas, such as q_proj,v_proj; also "
+             "embed_tokens and lm_head");
     cli_real(options, "dropout", 0, &adapter->dropout, 0, 0.99, "probability, on the adapter's input");
     cli_text(options, "layers", 0, &adapter->layers, "NUMBERS",
              "adapt only the layers with these numbers, separated by commas");
+    cli_choice_text(options, "init", 0, &adapter->init, lk_adapter_inits(),
+                    "how A and B start: random, or (olora, pissa) from the weight (docs/methods.md)");
     cli_choice_text(options, "bias", 0, &adapter->bias, biases,
                     "biases that are trained, too: those of adapted layers (lora_only, vera_only), or all");
     cli_flag(options, "rslora", 0, &adapter->use_rslora, true, "scale by alpha / sqrt(r), with any method that has r");

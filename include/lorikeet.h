@@ -206,8 +206,9 @@ typedef struct lk_adapter_options {
     const char *modules_to_save; /* layers trained and stored in full, by name; NULL: none, or when classifying
                                   * "classifier,score", which is the head */
     const char *target_modules;  /* "all-linear" (every linear layer but the output head; default), names separated by
-                                  * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end */
-    uint64_t seed;               /* of the initial A (Kaiming-uniform as PEFT); B is zero */
+                                  * commas ("q_proj,v_proj"), matched as PEFT does: the whole path or its end; lora
+                                  * and rslora also adapt embeddings ("embed_tokens") and the head ("lm_head") */
+    uint64_t seed;               /* of the initial A and B */
     bool use_rslora;             /* lora, dora, lora-fa: scale by alpha / sqrt(r), default false */
     const char *bias;     /* "none" (default); "lora_only" (vera: "vera_only"): the biases of the adapted layers are
                            * trained, too; "all": all of the model's biases */
@@ -236,8 +237,12 @@ typedef struct lk_adapter_options {
      * delta_t steps after the first tinit and before the last tfinal, if the smallest singular value of its update is
      * at least this share of the largest; default 0.1 */
     double growth_threshold;
+    const char *init; /* how A and B start: "default" (A Kaiming-uniform as in PEFT, B zero), or another of
+                       * lk_adapter_inits; NULL: "default" */
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
+/* The starts of LoRA's A and B, NULL-terminated (docs/methods.md). */
+LK_API const char *const *lk_adapter_inits(void);
 /* The methods of this build, NULL-terminated. */
 LK_API const char *const *lk_adapter_methods(void);
 
@@ -272,9 +277,15 @@ LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, 
 
 /* Several adapters of one model can be there at a time: each function is given the one that it is to use, or NULL for
  * the base. This makes one adapter of several that computes each text of a batch with its own: lk_generate_options
- * .adapters. The parts are copied and may be destroyed. Only for generation: it cannot be trained, saved or merged.
+ * .adapters. The parts are copied and may be destroyed. For generation: it cannot be trained (but see below), saved or
+ * merged.
  * UNSUPPORTED for methods other than lora and rslora. */
 LK_API lk_status lk_adapter_mix(lk_adapter *const *adapters, size_t count, lk_adapter **out);
+
+/* The same, to be trained by lk_trainer_create_mixed; the parts must have the same dropout. lk_adapter_unmix copies
+ * what part `index` has become into the adapter that it was made of, or one of the same shape. */
+LK_API lk_status lk_adapter_mix_for_training(lk_adapter *const *adapters, size_t count, lk_adapter **out);
+LK_API lk_status lk_adapter_unmix(lk_adapter *mixed, size_t index, lk_adapter *part);
 
 /* ---- adapters of other programs, and sums of adapters ---- */
 
@@ -381,6 +392,14 @@ typedef struct lk_trainer lk_trainer;
 /* Builds the graph of a step, chooses kernels, plans memory and compiles: a step allocates nothing. */
 LK_API lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
                                    lk_trainer **out);
+/* Trains the parts of lk_adapter_mix_for_training side by side, each with its own data: a micro-batch is one of each,
+ * with the base's products made once for all. Every part has its own mean loss and becomes what it becomes alone, but
+ * for rounding (and but for dropout's masks). A step's reported loss is the mean of theirs. UNSUPPORTED: max_grad_norm,
+ * checkpoints. */
+LK_API lk_status lk_trainer_create_mixed(lk_model *model, lk_adapter *adapter, lk_data *const *data, size_t count,
+                                         const lk_train_options *options, lk_trainer **out);
+/* The last step's loss of each part. */
+LK_API lk_status lk_trainer_get_losses(const lk_trainer *trainer, double *losses, size_t count);
 LK_API void lk_trainer_destroy(lk_trainer *trainer);
 /* One optimizer step. NUMERIC when the loss or the gradient is not finite: the message names the step and the op where
  * the first such value arises; the adapter keeps its values from before the step. */

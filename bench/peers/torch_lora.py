@@ -7,11 +7,13 @@ With --make-adapter DIR it only writes an initial adapter and stops.
 
 import argparse
 import json
+import pathlib
 import time
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
+from peft.optimizers import create_lorafa_optimizer
 from transformers import AutoModelForCausalLM
 
 VARIANTS = ("fp32", "bf16", "autocast", "fp32-compile", "bf16-compile", "autocast-compile")
@@ -32,11 +34,29 @@ def load_model(folder, dtype):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
 
 
+def config_of(method, targets, rank, alpha):
+    shared = {"target_modules": targets, "task_type": "CAUSAL_LM"}
+    lora = {"r": rank, "lora_alpha": alpha}
+    return {
+        "lora": lambda: LoraConfig(**lora, **shared),
+        "rslora": lambda: LoraConfig(**lora, **shared, use_rslora=True),
+        "dora": lambda: LoraConfig(**lora, **shared, use_dora=True),
+        "lora-fa": lambda: LoraConfig(**lora, **shared),
+        "vera": lambda: VeraConfig(r=rank, **shared, save_projection=False),
+        "ia3": lambda: IA3Config(**shared, feedforward_modules=[t for t in targets if t == "down_proj"]),
+        "loha": lambda: LoHaConfig(r=rank, alpha=alpha, **shared),
+        "lokr": lambda: LoKrConfig(r=rank, alpha=alpha, **shared),
+    }[method]()
+
+
 def make_adapter(arguments):
     torch.manual_seed(arguments.seed)
     targets = arguments.targets if arguments.targets == "all-linear" else arguments.targets.split(",")
-    config = LoraConfig(r=arguments.rank, lora_alpha=arguments.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    config = config_of(arguments.method, targets, arguments.rank, arguments.alpha)
     get_peft_model(load_model(arguments.model, torch.float32), config).save_pretrained(arguments.make_adapter)
+    if arguments.method == "lora-fa":  # of which PEFT keeps no trace
+        path = pathlib.Path(arguments.make_adapter) / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"lorikeet_method": "lora-fa"}))
 
 
 def train(arguments):
@@ -47,8 +67,12 @@ def train(arguments):
     model = PeftModel.from_pretrained(model, arguments.adapter, is_trainable=True)
     model.train()
     run = torch.compile(model) if compiled else model
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=arguments.lr, weight_decay=0.0)
+    if arguments.method == "lora-fa":  # freezes A
+        optimizer = create_lorafa_optimizer(model, arguments.rank, arguments.alpha, arguments.lr)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+    else:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=arguments.lr, weight_decay=0.0)
     batches = batches_of(arguments.ids, arguments.batch, arguments.seq)
     losses, seconds = [], []
     for step in range(arguments.steps):
@@ -82,6 +106,7 @@ def main():
     parser.add_argument("--make-adapter", metavar="DIR")
     parser.add_argument("--adapter", metavar="DIR")
     parser.add_argument("--ids")
+    parser.add_argument("--method", default="lora")
     parser.add_argument("--variant", choices=VARIANTS, default="fp32")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq", type=int, default=256)

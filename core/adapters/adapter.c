@@ -1,4 +1,5 @@
 #include "core/adapters/adapter_files.h"
+#include "core/adapters/lora_init.h"
 #include "core/formats/dequantize.h"
 
 #include <stdlib.h>
@@ -53,7 +54,8 @@ void lk_adapter_options_init(lk_adapter_options *options) {
                                     .importance_beta2 = 0.85,
                                     .orth_reg_weight = 0.5,
                                     .delta_ratio = 2.0,
-                                    .growth_threshold = 0.1};
+                                    .growth_threshold = 0.1,
+                                    .init = "default"};
 }
 
 /* ---- sites and tensors ---- */
@@ -142,7 +144,8 @@ static lk_status add_tensor(lk_adapter *adapter, lk_adapter_site *site, const ch
                                   .kind = spec->kind,
                                   .parameter = spec->parameter ? spec->parameter : "",
                                   .stored_rank = rank,
-                                  .stored_shape = {shape[0], shape[1]},
+                                  .stored_shape = {shape[spec->stored_transposed], shape[!spec->stored_transposed]},
+                                  .is_transposed = spec->stored_transposed,
                                   .site = site,
                                   .index = site ? site->num_tensors : 0};
     LK_TRY(name_tensor(adapter, tensor));
@@ -177,8 +180,11 @@ lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t
     if (name == NULL) {
         return lk_out_of_memory(adapter->context, 0, "an adapter");
     }
-    LK_TRY(lk_variables_add(adapter->variables, name, LK_ROLE_WEIGHT, "adapter", LK_DTYPE_F32, columns > 0 ? 2 : 1,
-                            shape, out));
+    *out = lk_variables_find(adapter->variables, name); /* when a checkpoint's tensors take the place of the first */
+    if (*out == NULL) {
+        LK_TRY(lk_variables_add(adapter->variables, name, LK_ROLE_WEIGHT, "adapter", LK_DTYPE_F32, columns > 0 ? 2 : 1,
+                                shape, out));
+    }
     return values != NULL ? lk_variable_upload(*out, values) : LK_OK;
 }
 
@@ -209,6 +215,32 @@ const char *lk_adapter_name(lk_adapter *adapter, const char *name, const lk_adap
     return lk_arena_printf(&adapter->arena, "%s.%s", name, site->site->path);
 }
 
+lk_status lk_adapter_transpose(const lk_adapter *adapter, const lk_adapter_tensor *tensor, bool from_stored,
+                               float *values) {
+    int64_t rows = tensor->stored_shape[!from_stored], columns = tensor->stored_shape[from_stored];
+    if (!tensor->is_transposed) {
+        return LK_OK;
+    }
+    float *copy = lk_alloc(adapter->context, tensor->value->bytes);
+    if (copy == NULL) {
+        return lk_out_of_memory(adapter->context, tensor->value->bytes, tensor->name);
+    }
+    memcpy(copy, values, tensor->value->bytes);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < columns; j++) {
+            values[j * rows + i] = copy[i * columns + j];
+        }
+    }
+    lk_free(adapter->context, copy);
+    return LK_OK;
+}
+
+lk_status lk_adapter_download_stored(const lk_adapter *adapter, const lk_adapter_tensor *tensor, lk_variable *variable,
+                                     float *values) {
+    LK_TRY(lk_variable_download(variable, values));
+    return lk_adapter_transpose(adapter, tensor, false, values);
+}
+
 lk_status lk_adapter_download(lk_adapter *adapter, lk_variable *variable, float **out) {
     int64_t elements;
     lk_context *context = adapter->context;
@@ -233,7 +265,7 @@ lk_status lk_adapter_download(lk_adapter *adapter, lk_variable *variable, float 
 /* ---- declaring ---- */
 
 lk_status lk_adapter_targets(const lk_adapter *adapter, const lk_linear_site *site, bool *out) {
-    return lk_peft_targets_module(&adapter->config, site->path, !site->is_head, out);
+    return lk_peft_targets_module(&adapter->config, site->path, !site->is_head && !site->is_embedding, out);
 }
 
 static lk_status add_site_of(lk_adapter *adapter, const lk_linear_site *linear, const lk_adapter_method *method,
@@ -248,6 +280,10 @@ static lk_status add_site_of(lk_adapter *adapter, const lk_linear_site *linear, 
 static lk_status add_site(lk_adapter *adapter, const lk_linear_site *linear) {
     lk_peft_scaling scaling;
     LK_TRY(lk_peft_scaling_of(&adapter->config, linear->path, &scaling));
+    if (linear->is_embedding && adapter->method->embed == NULL) {
+        return lk_fail(adapter->context, LK_STATUS_UNSUPPORTED, "%s: %s adapts linear layers only, not embeddings",
+                       linear->path, adapter->method->name);
+    }
     bool limited = adapter->config.peft_type == LK_PEFT_LORA || adapter->config.peft_type == LK_PEFT_DELTA_LORA;
     if (limited && (scaling.rank < 1 || scaling.rank > MAX_RANK)) {
         return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT, "rank %lld at %s: expected 1 to %d",
@@ -516,6 +552,7 @@ static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) 
         LK_TRY(name_all_linear(adapter));
     }
     LK_TRY(check_names(adapter));
+    LK_TRY(lk_lora_init_configure(adapter, options->init));
     if (adapter->method->configure != NULL) {
         LK_TRY(adapter->method->configure(adapter, options));
     }
@@ -590,7 +627,7 @@ lk_status lk_adapter_get_tensor(lk_adapter *adapter, int64_t index, const char *
     shape[0] = tensor->stored_shape[0];
     shape[1] = tensor->stored_shape[1];
     if (values != NULL) {
-        LK_TRY(lk_variable_download(tensor->value, values));
+        LK_TRY(lk_adapter_download_stored(adapter, tensor, tensor->value, values));
     }
-    return gradients != NULL ? lk_variable_download(tensor->gradient, gradients) : LK_OK;
+    return gradients != NULL ? lk_adapter_download_stored(adapter, tensor, tensor->gradient, gradients) : LK_OK;
 }

@@ -17,6 +17,7 @@ typedef struct lk_adapter_tensor {
     const char *parameter; /* of one of the model's own tensors: "weight" or "bias"; otherwise "" */
     int32_t stored_rank;   /* its shape in the file: the same elements, but a vector may be stored as a matrix */
     int64_t stored_shape[2];
+    bool is_transposed;                 /* stored as the transpose */
     const struct lk_adapter_site *site; /* NULL: shared */
     int32_t index;                      /* within the site */
 } lk_adapter_tensor;
@@ -30,6 +31,7 @@ typedef struct lk_adapter_site {
     bool on_input; /* IA3: the layer's input is scaled, not its output */
     lk_adapter_tensor *tensors[LK_MAX_SITE_TENSORS];
     int32_t num_tensors;
+    lk_variable *start[2]; /* A and B of a LoRA that was made of the weight (lora_init.h); otherwise NULL */
     lk_variable *constants[LK_MAX_SITE_CONSTANTS]; /* what the method computes once (lk_adapter_add_constant) */
     const bool *kept; /* [rank]: which ranks are saved (lk_adapter_method.pack); NULL: all */
 } lk_adapter_site;
@@ -61,10 +63,12 @@ typedef struct lk_adapter_method {
     lk_status (*share)(lk_adapter *adapter);
     /* Adds the site's tensors (lk_adapter_add_tensor) with their initial values. */
     lk_status (*declare)(lk_adapter *adapter, lk_adapter_site *site);
-    /* After the tensors have their first values, drawn or read: computes what depends on them. */
+    /* After the tensors have their first values, drawn or read, or a checkpoint's: computes what depends on them. */
     lk_status (*finish)(lk_adapter *adapter, lk_adapter_site *site);
     /* Builds the layer's output. */
     lk_tensor *(*apply)(lk_forward *forward, const lk_adapter_site *site, lk_tensor *x);
+    /* Builds rows [T, out] of an adapted table; NULL: the method adapts no tables. */
+    lk_tensor *(*embed)(lk_forward *forward, const lk_adapter_site *site, lk_tensor *ids);
     /* Builds what the optimizer is given for the gradient of the site's tensor `index`. */
     lk_tensor *(*project)(lk_graph *graph, const lk_adapter_site *site, int32_t index, lk_tensor *gradient);
     /* Before training: makes what is kept between steps (lk_adapter_add_state), or resets it. adapter->run is set. */
@@ -130,7 +134,7 @@ lk_variable *lk_adapter_variable(const lk_adapter *adapter, lk_variable *base);
 typedef struct lk_adapter_tensor_spec {
     lk_peft_kind kind;
     int64_t rows, columns; /* columns 0: a vector */
-    bool frozen;
+    bool frozen, stored_transposed;
     bool is_state;         /* frozen, too, but the method changes it between steps */
     const float *values;   /* NULL: zeros; not used when the adapter is read from files */
     const char *parameter; /* of one of the model's own tensors: "weight" or "bias"; NULL: "" */
@@ -138,7 +142,8 @@ typedef struct lk_adapter_tensor_spec {
 /* Adds a tensor of the site; site NULL: one that all share. `out` may be NULL. */
 lk_status lk_adapter_add_tensor(lk_adapter *adapter, lk_adapter_site *site, const lk_adapter_tensor_spec *spec,
                                 lk_adapter_tensor **out);
-/* Adds a frozen variable that is not kept in the file. values NULL: not computed (a plan). */
+/* Adds a frozen variable that is not kept in the file, or gives the one of this name new values. values NULL: not
+ * computed (a plan). */
 lk_status lk_adapter_add_constant(lk_adapter *adapter, const char *name, int64_t rows, int64_t columns,
                                   const float *values, lk_variable **out);
 /* Adds a variable that the method keeps between steps; zeros. */
@@ -148,6 +153,12 @@ lk_status lk_adapter_add_state(lk_adapter *adapter, const char *name, int rank, 
 lk_status lk_adapter_keep_state(lk_adapter *adapter, lk_variable *variable);
 /* A copy of a variable in fp32, to be released by lk_free. */
 lk_status lk_adapter_download(lk_adapter *adapter, lk_variable *variable, float **out);
+/* A variable of the tensor's shape (its value or gradient), laid out as the tensor is stored. */
+lk_status lk_adapter_download_stored(const lk_adapter *adapter, const lk_adapter_tensor *tensor, lk_variable *variable,
+                                     float *values);
+/* To and from the stored layout where that is the transpose; otherwise nothing happens. */
+lk_status lk_adapter_transpose(const lk_adapter *adapter, const lk_adapter_tensor *tensor, bool from_stored,
+                               float *values);
 /* `name`, a dot, and the site's path, from the adapter's arena; NULL: out of memory. */
 const char *lk_adapter_name(lk_adapter *adapter, const char *name, const lk_adapter_site *site);
 

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "core/adapters/lora.h"
+#include "core/formats/dequantize.h"
 
 enum { A = LK_LORA_A, B = LK_LORA_B, MAGNITUDE };
 enum { SQUARES };
@@ -19,6 +20,32 @@ static void row_squares(const float *weight, int64_t out, int64_t in, float *squ
     }
 }
 
+/* Where the weight lies in the host's memory, row by row: no copy of it is made. */
+static lk_status weight_norms(lk_adapter *adapter, const lk_linear_site *linear, float *squares, float *norms) {
+    lk_context *context = adapter->context;
+    lk_variable *weight = linear->weight;
+    const char *mapped = lk_variable_map(weight);
+    float *values;
+    if (mapped == NULL) {
+        LK_TRY(lk_adapter_download(adapter, weight, &values));
+        row_squares(values, linear->out, linear->in, squares, norms);
+        lk_free(context, values);
+        return LK_OK;
+    }
+    values = lk_calloc(context, (size_t)linear->in, sizeof *values);
+    if (values == NULL) {
+        return lk_out_of_memory(context, (size_t)linear->in * sizeof *values, "the norms of a weight");
+    }
+    size_t row_bytes = weight->bytes / (size_t)linear->out;
+    lk_status status = LK_OK;
+    for (int64_t n = 0; n < linear->out && status == LK_OK; n++) {
+        status = lk_convert(context, weight->dtype, mapped + (size_t)n * row_bytes, LK_DTYPE_F32, values, linear->in);
+        row_squares(values, 1, linear->in, squares + n, norms + n);
+    }
+    lk_free(context, values);
+    return status;
+}
+
 static lk_status add_magnitude(lk_adapter *adapter, lk_adapter_site *site, const float *squares, const float *norms) {
     int64_t out = site->site->out;
     lk_adapter_tensor_spec spec = {.kind = LK_PEFT_KIND_LORA_MAGNITUDE, .rows = out, .values = norms};
@@ -29,21 +56,19 @@ static lk_status add_magnitude(lk_adapter *adapter, lk_adapter_site *site, const
 
 static lk_status declare(lk_adapter *adapter, lk_adapter_site *site) {
     lk_context *context = adapter->context;
-    int64_t out = site->site->out, in = site->site->in;
+    int64_t out = site->site->out;
     LK_TRY(lk_lora_declare(adapter, site));
     if (adapter->model->plan_only) {
         return add_magnitude(adapter, site, NULL, NULL);
     }
-    float *weight, *squares = lk_calloc(context, 2 * (size_t)out, sizeof *squares);
+    float *squares = lk_calloc(context, 2 * (size_t)out, sizeof *squares);
     if (squares == NULL) {
         return lk_out_of_memory(context, 2 * (size_t)out * sizeof *squares, "the norms of a weight");
     }
-    lk_status status = lk_adapter_download(adapter, site->site->weight, &weight);
+    lk_status status = weight_norms(adapter, site->site, squares, squares + out);
     if (status == LK_OK) {
-        row_squares(weight, out, in, squares, squares + out);
         status = add_magnitude(adapter, site, squares, squares + out);
     }
-    lk_free(context, weight);
     lk_free(context, squares);
     return status;
 }

@@ -15,10 +15,13 @@ lk_status lk_lora_set_method(lk_adapter *adapter, const char *name);
 lk_status lk_lora_configure(lk_adapter *adapter, const lk_adapter_options *options);
 lk_status lk_lora_declare(lk_adapter *adapter, lk_adapter_site *site);
 lk_tensor *lk_lora_apply(lk_forward *forward, const lk_adapter_site *site, lk_tensor *x);
+lk_tensor *lk_lora_embed(lk_forward *forward, const lk_adapter_site *site, lk_tensor *ids);
 lk_status lk_lora_merge(const lk_adapter_merge *merge);
 
 /* The same with A frozen. */
 lk_status lk_lora_declare_pair(lk_adapter *adapter, lk_adapter_site *site, bool freeze_a);
+/* Whether the layer is that of LoRA and its tensors are trained as they are. */
+bool lk_lora_is_plain(const lk_adapter_method *method);
 /* x W' + scale (x A') B', without bias or dropout. */
 lk_tensor *lk_lora_build(lk_graph *graph, const lk_adapter_site *site, lk_tensor *x);
 /* Dropout's probability in this pass (0: none) and the number of its mask. */

@@ -10,8 +10,9 @@
 enum { A = LK_LORA_A, B = LK_LORA_B, MASK = 0 };
 
 typedef struct mixed_parts {
-    lk_adapter *const *adapters;
+    lk_adapter *const *adapters; /* while it is made */
     int32_t count;
+    bool trained;
 } mixed_parts;
 
 static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_tensor *x) {
@@ -19,13 +20,16 @@ static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_ten
     const lk_linear_site *linear = site->site;
     if (forward->adapter_rows == NULL) {
         lk_graph_fail(graph, lk_fail(forward->model->context, LK_STATUS_UNSUPPORTED,
-                                     "mixed adapters are for generation only: use one of the parts"));
+                                     "a mixed adapter needs to know whose each token is: use one of the parts"));
         return NULL;
     }
     lk_tensor *y =
         lk_build_linear(graph, x, lk_graph_variable(graph, linear->weight), lk_forward_variable(forward, linear->bias));
     lk_tensor *mask = lk_build_embedding(graph, forward->adapter_rows, lk_graph_variable(graph, site->constants[MASK]));
-    lk_tensor *s = lk_build_linear(graph, x, lk_graph_variable(graph, site->tensors[A]->value), NULL);
+    uint32_t stream;
+    float dropout = lk_lora_dropout(forward, &stream);
+    lk_tensor *kept = dropout > 0.0f ? lk_build_dropout(graph, x, forward->rng, dropout, stream) : x;
+    lk_tensor *s = lk_build_linear(graph, kept, lk_graph_variable(graph, site->tensors[A]->value), NULL);
     s = lk_build_mul(graph, s, mask);
     return lk_build_add(graph, y, lk_build_linear(graph, s, lk_graph_variable(graph, site->tensors[B]->value), NULL));
 }
@@ -77,9 +81,10 @@ static lk_status gather(const mixed_parts *parts, const lk_linear_site *linear, 
 static lk_status add_tensors(lk_adapter *self, lk_adapter_site *site, int64_t rank, const float *a, const float *b,
                              const float *mask) {
     const lk_linear_site *linear = site->site;
+    bool frozen = !((const mixed_parts *)self->shared)->trained;
     const lk_adapter_tensor_spec specs[] = {
-        {.kind = LK_PEFT_KIND_LORA_A, .rows = rank, .columns = linear->in, .frozen = true, .values = a},
-        {.kind = LK_PEFT_KIND_LORA_B, .rows = linear->out, .columns = rank, .frozen = true, .values = b}};
+        {.kind = LK_PEFT_KIND_LORA_A, .rows = rank, .columns = linear->in, .frozen = frozen, .values = a},
+        {.kind = LK_PEFT_KIND_LORA_B, .rows = linear->out, .columns = rank, .frozen = frozen, .values = b}};
     LK_TRY(lk_adapter_add_tensor(self, site, &specs[0], NULL));
     LK_TRY(lk_adapter_add_tensor(self, site, &specs[1], NULL));
     return lk_adapter_add_constant(self, lk_adapter_name(self, "mask", site), lk_adapter_num_parts(self) + 1, rank,
@@ -96,9 +101,9 @@ static lk_status add_site(lk_adapter *self, const mixed_parts *parts, const lk_l
         self->site_of[linear->index] = -1;
         return LK_OK;
     }
-    if (linear->is_head) {
-        return lk_fail(self->context, LK_STATUS_UNSUPPORTED, "%s: adapters of output heads cannot be mixed",
-                       linear->path);
+    if (linear->is_head || linear->is_embedding) {
+        return lk_fail(self->context, LK_STATUS_UNSUPPORTED,
+                       "%s: adapters of output heads and embeddings cannot be mixed", linear->path);
     }
     lk_adapter_site *site = &self->sites[self->num_sites];
     *site = (lk_adapter_site){.site = linear, .method = &method, .rank = (int32_t)rank, .scale = 1.0f};
@@ -123,7 +128,7 @@ static lk_status check_part(const lk_adapter *first, const lk_adapter *part, siz
     }
     bool plain = part->num_replacements == 0;
     for (int32_t i = 0; i < part->num_sites; i++) {
-        plain = plain && part->sites[i].method->apply == lk_lora_apply;
+        plain = plain && part->sites[i].method->apply == lk_lora_apply && part->sites[i].start[A] == NULL;
     }
     return plain ? LK_OK
                  : lk_fail(context, LK_STATUS_UNSUPPORTED,
@@ -132,8 +137,22 @@ static lk_status check_part(const lk_adapter *first, const lk_adapter *part, siz
                            index, part->method->name);
 }
 
+/* Dropout is that of the layer's input, which the parts share. */
+static lk_status check_dropout(const mixed_parts *parts) {
+    for (int32_t i = 1; i < parts->count && parts->trained; i++) {
+        if (parts->adapters[i]->dropout != parts->adapters[0]->dropout) {
+            return lk_fail(parts->adapters[0]->context, LK_STATUS_UNSUPPORTED,
+                           "adapter %d has dropout %g and adapter 0 %g: mixed they are trained with one", i,
+                           (double)parts->adapters[i]->dropout, (double)parts->adapters[0]->dropout);
+        }
+    }
+    return LK_OK;
+}
+
 static lk_status mix(lk_adapter *self, const mixed_parts *parts) {
     lk_model *model = self->model;
+    LK_TRY(check_dropout(parts));
+    self->dropout = parts->adapters[0]->dropout;
     for (int32_t i = 0; i < parts->count; i++) {
         LK_TRY(check_part(parts->adapters[0], parts->adapters[i], (size_t)i));
     }
@@ -143,7 +162,7 @@ static lk_status mix(lk_adapter *self, const mixed_parts *parts) {
     if (shared == NULL || self->sites == NULL || self->site_of == NULL) {
         return lk_out_of_memory(self->context, (size_t)model->num_sites * sizeof *self->sites, "a mixed adapter");
     }
-    *shared = (mixed_parts){NULL, parts->count}; /* the parts may go away */
+    *shared = (mixed_parts){NULL, parts->count, parts->trained}; /* the parts may go away */
     self->shared = shared;
     self->method = &method;
     LK_TRY(lk_variables_create(self->context, lk_session_main_device(model->session), &self->variables));
@@ -153,7 +172,7 @@ static lk_status mix(lk_adapter *self, const mixed_parts *parts) {
     return LK_OK;
 }
 
-lk_status lk_adapter_mix(lk_adapter *const *adapters, size_t count, lk_adapter **out) {
+static lk_status make(lk_adapter *const *adapters, size_t count, bool trained, lk_adapter **out) {
     enum { MAX_PARTS = 1024 };
     *out = NULL;
     if (count == 0) {
@@ -164,10 +183,64 @@ lk_status lk_adapter_mix(lk_adapter *const *adapters, size_t count, lk_adapter *
                        MAX_PARTS);
     }
     LK_TRY(lk_adapter_new(adapters[0]->model, out));
-    lk_status status = mix(*out, &(mixed_parts){adapters, (int32_t)count});
+    lk_status status = mix(*out, &(mixed_parts){adapters, (int32_t)count, trained});
     if (status != LK_OK) {
         lk_adapter_destroy(*out);
         *out = NULL;
     }
     return status;
+}
+
+lk_status lk_adapter_mix(lk_adapter *const *adapters, size_t count, lk_adapter **out) {
+    return make(adapters, count, false, out);
+}
+
+lk_status lk_adapter_mix_for_training(lk_adapter *const *adapters, size_t count, lk_adapter **out) {
+    return make(adapters, count, true, out);
+}
+
+/* ---- taking apart ---- */
+
+/* The first of a part's rows of A within a site: the mask has the scale there, and zeros before. */
+static int64_t first_of(const lk_adapter_site *site, const float *mask, size_t index) {
+    int64_t first = 0;
+    while (first < site->rank && mask[(int64_t)index * site->rank + first] == 0.0f) {
+        first++;
+    }
+    return first;
+}
+
+static lk_status extract(lk_adapter *mixed, const lk_adapter_site *site, size_t index, const lk_adapter_site *to) {
+    float *values[3] = {NULL}; /* A, B, the mask */
+    lk_status status = lk_adapter_download(mixed, site->tensors[A]->value, &values[0]);
+    status = status == LK_OK ? lk_adapter_download(mixed, site->tensors[B]->value, &values[1]) : status;
+    status = status == LK_OK ? lk_adapter_download(mixed, site->constants[MASK], &values[2]) : status;
+    if (status == LK_OK) {
+        int64_t first = first_of(site, values[2], index), rank = to->rank;
+        for (int64_t n = 0; n < site->site->out; n++) { /* moves up, never onto what is still to be read */
+            memmove(values[1] + n * rank, values[1] + n * site->rank + first, (size_t)rank * sizeof(float));
+        }
+        status = lk_variable_upload(to->tensors[A]->value, values[0] + first * site->site->in);
+        status = status == LK_OK ? lk_variable_upload(to->tensors[B]->value, values[1]) : status;
+    }
+    for (size_t i = 0; i < LK_COUNT(values); i++) {
+        lk_free(mixed->context, values[i]);
+    }
+    return status;
+}
+
+lk_status lk_adapter_unmix(lk_adapter *mixed, size_t index, lk_adapter *part) {
+    if (!lk_adapter_is_mixed(mixed) || index >= (size_t)lk_adapter_num_parts(mixed)) {
+        return lk_fail(mixed->context, LK_STATUS_INVALID_ARGUMENT, "the adapter has no part %zu", index);
+    }
+    LK_TRY(check_part(mixed, part, index));
+    for (int32_t i = 0; i < part->num_sites; i++) {
+        const lk_adapter_site *to = &part->sites[i], *site = lk_adapter_site_of(mixed, to->site);
+        if (site == NULL || site->rank < to->rank) {
+            return lk_fail(mixed->context, LK_STATUS_INVALID_ARGUMENT, "%s: adapter %zu is not what was mixed",
+                           to->site->path, index);
+        }
+        LK_TRY(extract(mixed, site, index, to));
+    }
+    return LK_OK;
 }

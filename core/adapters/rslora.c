@@ -17,4 +17,5 @@ const lk_adapter_method lk_adapter_method_rslora = {.name = "rslora",
                                                     .configure = configure,
                                                     .declare = lk_lora_declare,
                                                     .apply = lk_lora_apply,
+                                                    .embed = lk_lora_embed,
                                                     .merge = lk_lora_merge};

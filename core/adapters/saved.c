@@ -32,6 +32,10 @@ static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_ten
     return lk_build_linear(graph, x, lk_graph_variable(graph, site->tensors[WEIGHT]->value), bias);
 }
 
+static lk_tensor *embed(lk_forward *forward, const lk_adapter_site *site, lk_tensor *ids) {
+    return lk_forward_rows(forward, ids, site->tensors[WEIGHT]->value);
+}
+
 static lk_status merge(const lk_adapter_merge *job) {
     const lk_linear_site *linear = job->site->site;
     if (job->weight != NULL) {
@@ -44,4 +48,5 @@ static lk_status merge(const lk_adapter_merge *job) {
 }
 
 /* Not a row of adapters.def: no adapter is of this method as a whole. */
-const lk_adapter_method lk_adapter_method_saved = {.name = "saved", .declare = declare, .apply = apply, .merge = merge};
+const lk_adapter_method lk_adapter_method_saved = {
+    .name = "saved", .declare = declare, .apply = apply, .embed = embed, .merge = merge};

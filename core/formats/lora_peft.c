@@ -41,6 +41,12 @@ static lk_status read_all(lk_lora_file *file, const lk_peft_adapter *adapter, co
         return lk_fail(file->context, LK_STATUS_UNSUPPORTED,
                        "%s: peft_type is not LORA: only LoRA adapters can be converted", folder);
     }
+    if (lk_peft_changes_base(config)) {
+        return lk_fail(file->context, LK_STATUS_UNSUPPORTED,
+                       "%s: \"init_lora_weights\": \"%s\" has changed the base; save it as a plain LoRA first (PEFT: "
+                       "path_initial_model_for_weight_conversion; here: train --init-adapter saves so)",
+                       folder, json_string_value(config->init_lora_weights));
+    }
     for (size_t i = 0; i < lk_peft_count(adapter); i++) {
         LK_TRY(read_tensor(file, config, folder, lk_peft_at(adapter, i)));
     }

@@ -196,14 +196,14 @@ static lk_status check_pattern(lk_context *context, const char *path, const char
 }
 
 /* PiSSA, OLoRA, CorDA, LoRA-GA and LoftQ change the base weights before training, so an adapter made with them does not
- * fit the plain base. */
+ * fit the plain base. Of PiSSA and OLoRA the change follows from the base alone. */
 static lk_status check_init(lk_context *context, const char *path, const json_t *init) {
-    static const char *const harmless[] = {"gaussian", "eva", "orthogonal"};
+    static const char *const known[] = {"gaussian", "eva", "orthogonal", "pissa", "olora"};
     if (init == NULL || json_is_boolean(init)) {
         return LK_OK;
     }
-    for (size_t i = 0; json_is_string(init) && i < LK_COUNT(harmless); i++) {
-        if (strcmp(json_string_value(init), harmless[i]) == 0) {
+    for (size_t i = 0; json_is_string(init) && i < LK_COUNT(known); i++) {
+        if (strcmp(json_string_value(init), known[i]) == 0) {
             return LK_OK;
         }
     }
@@ -397,6 +397,48 @@ lk_status lk_peft_config_load(lk_context *context, const char *path, lk_peft_con
         lk_peft_config_free(out);
     }
     return status;
+}
+
+/* ---- without a change of the base ---- */
+
+bool lk_peft_changes_base(const lk_peft_config *config) {
+    const char *init = json_string_value(config->init_lora_weights);
+    return init != NULL && (strcmp(init, "pissa") == 0 || strcmp(init, "olora") == 0);
+}
+
+/* The pattern's numbers times a factor; NULL stays NULL. */
+static json_t *scaled_pattern(const json_t *pattern, double factor, bool whole) {
+    json_t *scaled = pattern ? json_object() : NULL, *value;
+    const char *key;
+    json_object_foreach((json_t *)(uintptr_t)pattern, key, value) {
+        double product = factor * json_number_value(value);
+        if (json_object_set_new(scaled, key, whole ? json_integer((json_int_t)product) : json_real(product)) != 0) {
+            json_decref(scaled);
+            return NULL;
+        }
+    }
+    return scaled;
+}
+
+lk_status lk_peft_config_double_rank(const lk_peft_config *config, lk_peft_config *out) {
+    double factor = config->use_rslora ? sqrt(2.0) : 2.0;
+    *out = *config;
+    out->r = 2 * config->r;
+    out->lora_alpha = factor * config->lora_alpha;
+    out->rank_pattern = scaled_pattern(config->rank_pattern, 2.0, true);
+    out->alpha_pattern = scaled_pattern(config->alpha_pattern, factor, false);
+    out->init_lora_weights = NULL;
+    bool complete = (out->rank_pattern || !config->rank_pattern) && (out->alpha_pattern || !config->alpha_pattern);
+    if (!complete) {
+        lk_peft_config_free_doubled(out);
+        return lk_out_of_memory(config->context, 0, "an adapter's configuration");
+    }
+    return LK_OK;
+}
+
+void lk_peft_config_free_doubled(lk_peft_config *doubled) {
+    json_decref(doubled->rank_pattern);
+    json_decref(doubled->alpha_pattern);
 }
 
 /* ---- saving ---- */

@@ -73,6 +73,14 @@ lk_status lk_peft_config_set_saved(lk_peft_config *config, const char *names);
 lk_status lk_peft_config_load(lk_context *context, const char *path, lk_peft_config *out);
 lk_status lk_peft_config_save(const lk_peft_config *config, const char *path);
 
+/* PiSSA and OLoRA: PEFT has taken the first s B A out of the base's weights. */
+bool lk_peft_changes_base(const lk_peft_config *config);
+/* The configuration of a plain LoRA with twice the rank and the same scale: [A; A0] and [B, -B0] in place of a change
+ * of the base. */
+lk_status lk_peft_config_double_rank(const lk_peft_config *config, lk_peft_config *out);
+/* Frees what double_rank made; the rest is that of the configuration it was made of. */
+void lk_peft_config_free_doubled(lk_peft_config *doubled);
+
 /* ---- the rules (peft_match.c); module is the full path, "model.layers.0.self_attn.q_proj" ---- */
 
 /* Whether the module is adapted. `linear`: it is a linear layer other than the output or classification head, which is

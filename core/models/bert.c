@@ -86,6 +86,17 @@ static lk_status declare_table(lk_model *model, const char *name, int64_t rows) 
     return lk_model_weight(model, path, 2, shape, NULL);
 }
 
+static lk_status declare_tables(lk_model *model) {
+    static const char *const names[] = {"word_embeddings", "position_embeddings", "token_type_embeddings"};
+    size_t count = model->config->type_vocab_size > 0 ? 3 : 2;
+    char path[160];
+    for (size_t i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s.%s", layout_of(model->config)->embeddings, names[i]);
+        LK_TRY(lk_model_embedding(model, path));
+    }
+    return LK_OK;
+}
+
 /* RoBERTa keeps the rows up to pad_token_id of its table of positions free. */
 static lk_status count_positions(lk_model *model) {
     const lk_model_config *config = model->config;
@@ -147,7 +158,8 @@ static lk_status declare(lk_model *model) {
         LK_TRY(declare_layer(model, layer));
     }
     LK_TRY(lk_model_new_linear(model, layout->head_dense, hidden, hidden, layout->head_is_module));
-    return lk_model_new_linear(model, layout->head_scores, hidden, model->num_labels, true);
+    LK_TRY(lk_model_new_linear(model, layout->head_scores, hidden, model->num_labels, true));
+    return declare_tables(model);
 }
 
 /* ---- building ---- */
@@ -162,14 +174,11 @@ static lk_tensor *embed(lk_forward *forward, const encoder_layout *layout) {
     lk_graph *graph = forward->graph;
     const char *embeddings = layout->embeddings;
     char path[160];
-    lk_graph_set_scope(graph, embeddings);
-    lk_tensor *words = lk_forward_weight(forward, "%s.word_embeddings.weight", embeddings);
-    lk_tensor *places = lk_forward_weight(forward, "%s.position_embeddings.weight", embeddings);
-    lk_tensor *h = lk_forward_embedding(forward, forward->input_ids, words);
-    h = lk_build_add(graph, h, lk_forward_embedding(forward, forward->positions, places));
+    lk_tensor *h = lk_forward_embedding(forward, forward->input_ids, "%s.word_embeddings", embeddings);
+    h = lk_build_add(graph, h, lk_forward_embedding(forward, forward->positions, "%s.position_embeddings", embeddings));
     if (forward->model->config->type_vocab_size > 0) {
-        lk_tensor *types = lk_forward_weight(forward, "%s.token_type_embeddings.weight", embeddings);
-        h = lk_build_add(graph, h, lk_forward_embedding(forward, forward->token_types, types));
+        h = lk_build_add(graph, h,
+                         lk_forward_embedding(forward, forward->token_types, "%s.token_type_embeddings", embeddings));
     }
     snprintf(path, sizeof path, "%s.LayerNorm", embeddings);
     return norm(forward, h, path);

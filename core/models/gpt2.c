@@ -51,7 +51,9 @@ static lk_status declare(lk_model *model) {
     if (!config->tie_word_embeddings) {
         LK_TRY(lk_model_weight(model, "lm_head.weight", 2, table, &head));
     }
-    return lk_model_head(model, "lm_head", head);
+    LK_TRY(lk_model_head(model, "lm_head", head));
+    LK_TRY(lk_model_embedding(model, "transformer.wte"));
+    return lk_model_embedding(model, "transformer.wpe");
 }
 
 static lk_tensor *norm(lk_forward *forward, lk_tensor *x, const char *name) {
@@ -96,13 +98,8 @@ static lk_tensor *mlp_block(lk_forward *forward, int32_t layer, lk_tensor *x) {
 static lk_tensor *forward_pass(lk_forward *forward) {
     lk_graph *graph = forward->graph;
     char name[64];
-    lk_graph_set_scope(graph, "transformer.wte");
-    lk_tensor *h =
-        lk_forward_embedding(forward, forward->input_ids, lk_forward_weight(forward, "transformer.wte.weight"));
-    lk_graph_set_scope(graph, "transformer.wpe");
-    h = lk_build_add(
-        graph, h,
-        lk_forward_embedding(forward, forward->positions, lk_forward_weight(forward, "transformer.wpe.weight")));
+    lk_tensor *h = lk_forward_embedding(forward, forward->input_ids, "transformer.wte");
+    h = lk_build_add(graph, h, lk_forward_embedding(forward, forward->positions, "transformer.wpe"));
     for (int32_t layer = 0; layer < (int32_t)forward->model->config->num_hidden_layers; layer++) {
         snprintf(name, sizeof name, "transformer.h.%d.ln_1", layer);
         h = lk_build_add(graph, h, attention_block(forward, layer, norm(forward, h, name)));

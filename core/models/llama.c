@@ -91,6 +91,7 @@ static lk_status declare(lk_model *model) {
         LK_TRY(lk_model_weight(model, "lm_head.weight", 2, table, &head));
     }
     LK_TRY(lk_model_head(model, "lm_head", head));
+    LK_TRY(lk_model_embedding(model, "model.embed_tokens"));
     return declare_rope(model);
 }
 
@@ -138,9 +139,7 @@ static lk_tensor *norm(lk_forward *forward, lk_tensor *x, const char *name) {
 static lk_tensor *forward_pass(lk_forward *forward) {
     lk_graph *graph = forward->graph;
     lk_tensor *cos, *sin;
-    lk_graph_set_scope(graph, "model.embed_tokens");
-    lk_tensor *h =
-        lk_forward_embedding(forward, forward->input_ids, lk_forward_weight(forward, "model.embed_tokens.weight"));
+    lk_tensor *h = lk_forward_embedding(forward, forward->input_ids, "model.embed_tokens");
     lk_graph_set_scope(graph, "model.rotary_emb");
     lk_build_rope_table(graph, forward->positions, lk_forward_weight(forward, "rope.inv_freq"), &cos, &sin);
     for (int32_t layer = 0; layer < (int32_t)forward->model->config->num_hidden_layers; layer++) {

@@ -223,6 +223,18 @@ lk_status lk_model_head(lk_model *model, const char *path, lk_variable *weight) 
     return add_site(model, &site);
 }
 
+lk_status lk_model_embedding(lk_model *model, const char *path) {
+    char name[256];
+    snprintf(name, sizeof name, "%s.weight", path);
+    lk_variable *weight = lk_variables_find(model->variables, name);
+    if (weight == NULL) {
+        return lk_fail(model->context, LK_STATUS_INTERNAL, "no weight %s", name);
+    }
+    lk_linear_site site = {
+        .path = path, .weight = weight, .in = weight->shape[0], .out = weight->shape[1], .is_embedding = true};
+    return add_site(model, &site);
+}
+
 lk_status lk_model_constant(lk_model *model, const char *name, int64_t count, const float *values) {
     lk_variable *variable;
     LK_TRY(lk_variables_add(model->variables, name, LK_ROLE_WEIGHT, "weights", LK_DTYPE_F32, 1, &count, &variable));
@@ -249,8 +261,8 @@ lk_tensor *lk_forward_variable(lk_forward *forward, lk_variable *variable) {
     return lk_graph_variable(forward->graph, lk_adapter_variable(forward->adapter, variable));
 }
 
-lk_tensor *lk_forward_embedding(lk_forward *forward, lk_tensor *ids, lk_tensor *table) {
-    lk_tensor *rows = lk_build_embedding(forward->graph, ids, table);
+lk_tensor *lk_forward_rows(lk_forward *forward, lk_tensor *ids, lk_variable *table) {
+    lk_tensor *rows = lk_build_embedding(forward->graph, ids, lk_graph_variable(forward->graph, table));
     return rows != NULL && rows->dtype != LK_DTYPE_F32 ? lk_build_cast(forward->graph, rows, LK_DTYPE_F32) : rows;
 }
 
@@ -274,19 +286,40 @@ static lk_tensor *apply_site(lk_forward *forward, const lk_linear_site *site, lk
                            lk_forward_variable(forward, site->bias));
 }
 
+/* The layer at a path, which becomes the scope; NULL once the graph has failed. */
+static const lk_linear_site *enter_site(lk_forward *forward, const char *path) {
+    const lk_linear_site *site = lk_model_find_site(forward->model, path);
+    if (site == NULL) {
+        lk_graph_fail(forward->graph, lk_fail(forward->model->context, LK_STATUS_INTERNAL, "no layer %s", path));
+        return NULL;
+    }
+    lk_graph_set_scope(forward->graph, path);
+    return site;
+}
+
 lk_tensor *lk_forward_linear(lk_forward *forward, lk_tensor *x, const char *format, ...) {
     char path[256];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(path, sizeof path, format, arguments);
     va_end(arguments);
-    const lk_linear_site *site = lk_model_find_site(forward->model, path);
+    const lk_linear_site *site = enter_site(forward, path);
+    return site != NULL ? apply_site(forward, site, x) : NULL;
+}
+
+lk_tensor *lk_forward_embedding(lk_forward *forward, lk_tensor *ids, const char *format, ...) {
+    char path[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(path, sizeof path, format, arguments);
+    va_end(arguments);
+    const lk_linear_site *site = enter_site(forward, path);
     if (site == NULL) {
-        lk_graph_fail(forward->graph, lk_fail(forward->model->context, LK_STATUS_INTERNAL, "no linear layer %s", path));
         return NULL;
     }
-    lk_graph_set_scope(forward->graph, path);
-    return apply_site(forward, site, x);
+    const lk_adapter_site *adapted = forward->adapter != NULL ? lk_adapter_site_of(forward->adapter, site) : NULL;
+    return adapted != NULL ? adapted->method->embed(forward, adapted, ids)
+                           : lk_forward_rows(forward, ids, site->weight);
 }
 
 lk_tensor *lk_forward_activation(lk_forward *forward, lk_tensor *x) {

@@ -10,14 +10,16 @@
 
 struct lk_model_family;
 
-/* A linear layer, by the path that Hugging Face gives it ("model.layers.0.self_attn.q_proj"). */
+/* A linear layer, by the path that Hugging Face gives it ("model.layers.0.self_attn.q_proj"); or a table of embeddings,
+ * which is one whose input has a single 1: in is then the number of rows. */
 typedef struct lk_linear_site {
     const char *path;
-    lk_variable *weight; /* [out, in] */
+    lk_variable *weight; /* [out, in]; of a table [in, out] */
     lk_variable *bias;   /* [out] or NULL */
     int64_t in, out;
     int32_t index;      /* of the site within the model */
     bool is_head;       /* the output projection: not part of "all-linear" */
+    bool is_embedding;  /* a table, looked up by ids: not part of "all-linear" either */
     bool is_transposed; /* in the files: [in, out], a Conv1D of GPT-2 */
 } lk_linear_site;
 
@@ -87,6 +89,8 @@ lk_status lk_model_conv1d(lk_model *model, const char *path, int64_t in, int64_t
 lk_status lk_model_new_linear(lk_model *model, const char *path, int64_t in, int64_t out, bool is_head);
 /* The output head: its own weight, or that of the embedding (tied). */
 lk_status lk_model_head(lk_model *model, const char *path, lk_variable *weight);
+/* Lets adapters change a table that is declared: <path>.weight. */
+lk_status lk_model_embedding(lk_model *model, const char *path);
 /* A constant that the host computes. */
 lk_status lk_model_constant(lk_model *model, const char *name, int64_t count, const float *values);
 
@@ -95,8 +99,11 @@ lk_status lk_model_constant(lk_model *model, const char *name, int64_t count, co
 lk_tensor *lk_forward_weight(lk_forward *forward, const char *format, ...) LK_PRINTF(2, 3);
 /* The graph's tensor for one of the model's variables, or for the copy of it that the adapter trains. NULL for NULL. */
 lk_tensor *lk_forward_variable(lk_forward *forward, lk_variable *variable);
-/* Rows of a table, in fp32 whatever the table is stored as: so is all that is computed from them. */
-lk_tensor *lk_forward_embedding(lk_forward *forward, lk_tensor *ids, lk_tensor *table);
+/* Rows of the table at a path, with what the adapter makes of them; in fp32 whatever the table is stored as: so is all
+ * that is computed from them. */
+lk_tensor *lk_forward_embedding(lk_forward *forward, lk_tensor *ids, const char *format, ...) LK_PRINTF(3, 4);
+/* The same of a table as it is. */
+lk_tensor *lk_forward_rows(lk_forward *forward, lk_tensor *ids, lk_variable *table);
 /* The linear layer at a path, with what the adapter makes of it. */
 lk_tensor *lk_forward_linear(lk_forward *forward, lk_tensor *x, const char *format, ...) LK_PRINTF(3, 4);
 /* What the configuration names as hidden_act. */

@@ -7,16 +7,33 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/adapters/adapter_files.h"
 #include "core/base/json.h"
 #include "core/formats/safetensors.h"
 #include "core/train/trainer.h"
 
 enum { PER_TENSOR = 3 }; /* the value and its two moments */
 
+static int32_t num_frozen(const lk_trainer *trainer) {
+    return lk_adapter_num_tensors(trainer->adapter) - lk_adapter_num_trained(trainer->adapter);
+}
+
+/* The adapter's tensors that are not trained, such as LoRA-FA's A. */
+static lk_variable *frozen_variable(const lk_trainer *trainer, int32_t index) {
+    int32_t i = 0;
+    while (index > 0 || lk_adapter_tensor_at(trainer->adapter, i)->gradient != NULL) {
+        index -= lk_adapter_tensor_at(trainer->adapter, i++)->gradient == NULL;
+    }
+    return lk_adapter_tensor_at(trainer->adapter, i)->value;
+}
+
 static lk_variable *state_variable(const lk_trainer *trainer, int32_t index) {
     int32_t tensor = index / PER_TENSOR, count = PER_TENSOR * lk_adapter_num_trained(trainer->adapter);
+    if (index >= count + num_frozen(trainer)) {
+        return trainer->adapter->states[index - count - num_frozen(trainer)];
+    }
     if (index >= count) {
-        return trainer->adapter->states[index - count];
+        return frozen_variable(trainer, index - count);
     }
     switch (index % PER_TENSOR) {
     case 0:
@@ -29,7 +46,7 @@ static lk_variable *state_variable(const lk_trainer *trainer, int32_t index) {
 }
 
 static int32_t num_state(const lk_trainer *trainer) {
-    return PER_TENSOR * lk_adapter_num_trained(trainer->adapter) + trainer->adapter->num_states;
+    return PER_TENSOR * lk_adapter_num_trained(trainer->adapter) + num_frozen(trainer) + trainer->adapter->num_states;
 }
 
 /* All state in host memory, one block. */
@@ -95,6 +112,7 @@ static json_t *settings_of(const lk_trainer *trainer) {
         {"gradient_accumulation_steps", json_integer(options->gradient_accumulation_steps)},
         {"max_grad_norm", json_real(options->max_grad_norm)},
         {"seed", json_string(seed)},
+        {"projection_prng_key", json_integer((json_int_t)trainer->adapter->config.projection_prng_key)}, /* of VeRA */
         {"dropout", json_real((double)trainer->adapter->dropout)},
         {"batch", json_integer(data->batch)},
         {"seq", json_integer(data->seq)},
@@ -163,6 +181,10 @@ static int64_t saved_step(lk_trainer *trainer, const char *path) {
 }
 
 lk_status lk_trainer_save_checkpoint(lk_trainer *trainer, const char *folder) {
+    if (trainer->num_parts > 0) {
+        return lk_fail(trainer->context, LK_STATUS_UNSUPPORTED, "%s: there are no checkpoints of mixed training",
+                       folder);
+    }
     checkpoint_paths paths = {0}, earlier = {0};
     char *block = NULL;
     size_t bytes;
@@ -243,7 +265,7 @@ static lk_status upload_state(lk_trainer *trainer, const char *block) {
         LK_TRY(lk_variable_upload(state_variable(trainer, i), block));
         block += state_variable(trainer, i)->bytes;
     }
-    return LK_OK;
+    return num_frozen(trainer) > 0 ? lk_adapter_finish(trainer->adapter) : LK_OK; /* what depends on them */
 }
 
 static lk_status load(lk_trainer *trainer, const char *folder, const char *path, const json_t *root) {
@@ -294,6 +316,10 @@ static lk_status load(lk_trainer *trainer, const char *folder, const char *path,
 }
 
 lk_status lk_trainer_load_checkpoint(lk_trainer *trainer, const char *folder) {
+    if (trainer->num_parts > 0) {
+        return lk_fail(trainer->context, LK_STATUS_UNSUPPORTED, "%s: there are no checkpoints of mixed training",
+                       folder);
+    }
     char *path = lk_path_join(trainer->context, folder, "checkpoint.json");
     if (path == NULL) {
         return lk_out_of_memory(trainer->context, strlen(folder), "a path");

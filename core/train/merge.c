@@ -65,7 +65,28 @@ static const lk_linear_site *linear_of(const lk_model *model, const lk_variable 
     return NULL;
 }
 
-/* An adapted head that shares the embedding's weight cannot share it any longer. */
+static bool is_adapted(const merge_job *job, const lk_linear_site *linear) {
+    return job->adapter != NULL && lk_adapter_site_of(job->adapter, linear) != NULL;
+}
+
+/* A head and an embedding that share a weight of which one is adapted cannot share it any longer. */
+static void untie(merge_job *job) {
+    const lk_linear_site *head = NULL, *table = NULL;
+    for (int32_t i = 0; i < job->model->num_sites; i++) {
+        const lk_linear_site *site = &job->model->sites[i];
+        head = is_output_head(job->model, site) ? site : head;
+    }
+    for (int32_t i = 0; i < job->model->num_sites && head != NULL; i++) {
+        const lk_linear_site *site = &job->model->sites[i];
+        table = site->is_embedding && site->weight == head->weight ? site : table;
+    }
+    if (table != NULL && (is_adapted(job, head) || is_adapted(job, table))) {
+        const lk_adapter_site *site = is_adapted(job, head) ? lk_adapter_site_of(job->adapter, head) : NULL;
+        add_entry(job, "lm_head.weight", head->weight, head, site);
+        job->untied = true;
+    }
+}
+
 static void list_entries(merge_job *job) {
     for (int32_t i = 0; i < lk_variables_count(job->model->variables); i++) {
         lk_variable *weight = lk_variables_at(job->model->variables, i);
@@ -77,18 +98,12 @@ static void list_entries(merge_job *job) {
     }
     for (int32_t i = 0; job->adapter != NULL && i < job->adapter->num_sites; i++) {
         const lk_adapter_site *site = &job->adapter->sites[i];
-        if (!is_output_head(job->model, site->site)) {
-            continue;
-        }
-        bool own = !job->model->config->tie_word_embeddings;
-        for (size_t e = 0; e < job->count && own; e++) {
-            job->entries[e].site = job->entries[e].base == site->site->weight ? site : job->entries[e].site;
-        }
-        if (!own) {
-            add_entry(job, "lm_head.weight", site->site->weight, site->site, site);
-            job->untied = true;
+        for (size_t e = 0; e < job->count && is_output_head(job->model, site->site); e++) {
+            bool own = job->entries[e].base == site->site->weight && job->entries[e].linear == NULL;
+            job->entries[e].site = own ? site : job->entries[e].site;
         }
     }
+    untie(job);
 }
 
 static lk_status merge_site(merge_job *job, const merge_entry *entry) {

@@ -23,6 +23,29 @@ static json_t *recompute_of(const lk_trainer *trainer) {
                      cost->step_flops > 0.0 ? cost->flops / cost->step_flops : 0.0);
 }
 
+/* What is trained, and what full fine-tuning would keep for every parameter: a gradient and two moments in fp32. */
+static json_t *trained_of(const lk_trainer *trainer) {
+    enum { BYTES_PER_PARAMETER = 3 * sizeof(float) };
+    lk_adapter_info adapter;
+    lk_adapter_get_info(trainer->adapter, &adapter);
+    int64_t all = trainer->model->num_parameters;
+    return json_pack("{s:I, s:I, s:I, s:I}", "parameters", (json_int_t)adapter.num_parameters, "of_model",
+                     (json_int_t)all, "gradients_and_moments", (json_int_t)adapter.num_parameters * BYTES_PER_PARAMETER,
+                     "of_full_fine_tuning", (json_int_t)all * BYTES_PER_PARAMETER);
+}
+
+static void print_trained(const json_t *trained, lk_text *text) {
+    double parameters = (double)json_integer_value(json_object_get(trained, "parameters"));
+    double all = (double)json_integer_value(json_object_get(trained, "of_model"));
+    lk_text_printf(text, "trained: %.0f parameters, %.3g %% of the model's %.0f\n", parameters,
+                   all > 0.0 ? 100.0 * parameters / all : 0.0, all);
+    lk_text_printf(text, "saved: %.1f MiB of gradients and moments, of the %.1f MiB that full fine-tuning would keep\n",
+                   (double)(json_integer_value(json_object_get(trained, "of_full_fine_tuning")) -
+                            json_integer_value(json_object_get(trained, "gradients_and_moments"))) /
+                       1048576.0,
+                   (double)json_integer_value(json_object_get(trained, "of_full_fine_tuning")) / 1048576.0);
+}
+
 static void print_memory(const json_t *memory, lk_text *text) {
     const char *key;
     json_t *value;
@@ -48,9 +71,9 @@ static lk_status describe(lk_trainer *trainer, json_t **out) {
         return status;
     }
     lk_session *session = trainer->model->session;
-    *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:[o, o]}", "device", lk_session_device_name(session), "reason",
-                     lk_session_reason(session), "memory", memory_of(trainer), "live_bytes", live, "recompute",
-                     recompute_of(trainer), "programs", micro, update);
+    *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:[o, o]}", "device", lk_session_device_name(session), "reason",
+                     lk_session_reason(session), "memory", memory_of(trainer), "live_bytes", live, "trained",
+                     trained_of(trainer), "recompute", recompute_of(trainer), "programs", micro, update);
     return *out ? LK_OK : lk_out_of_memory(trainer->context, 0, "a plan");
 }
 
@@ -72,6 +95,7 @@ static lk_status render(lk_trainer *trainer, bool as_json, char **out) {
             lk_text_printf(&text, "\n");
         }
         print_memory(json_object_get(root, "memory"), &text);
+        print_trained(json_object_get(root, "trained"), &text);
         if (trainer->recompute != LK_RECOMPUTE_NONE) {
             const json_t *again = json_object_get(root, "recompute");
             lk_text_printf(&text, "recomputed: %s; %d operations, %.1f %% more arithmetic in a step\n",

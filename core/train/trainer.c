@@ -63,6 +63,7 @@ static lk_status add_state(lk_trainer *trainer) {
     int32_t count = lk_adapter_num_trained(trainer->adapter);
     LK_TRY(lk_step_inputs_add(trainer->variables, trainer->model->task, trainer->data->tokens,
                               trainer->data->max_sequences, &trainer->inputs));
+    LK_TRY(trainer->num_parts > 0 ? lk_step_parts_add_variables(trainer) : LK_OK);
     LK_TRY(lk_variables_add(trainer->variables, "input.hyper", LK_ROLE_INPUT, "inputs", LK_DTYPE_F32, 1, &hyper,
                             &trainer->hyper));
     trainer->first = lk_calloc(trainer->context, (size_t)count + 1, sizeof(lk_variable *));
@@ -92,9 +93,12 @@ static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
     lk_adapter *adapter = trainer->adapter;
     int32_t count = lk_adapter_num_trained(adapter);
     lk_forward forward = lk_step_inputs_forward(&trainer->inputs, trainer->model, adapter, graph, true);
+    forward.adapter_rows = trainer->num_parts > 0 ? lk_graph_variable(graph, trainer->adapter_rows) : NULL;
     lk_tensor *hidden = trainer->model->family->forward(&forward);
-    trainer->loss = lk_forward_loss(&forward, hidden, lk_graph_variable(graph, trainer->inputs.targets),
-                                    lk_graph_variable(graph, trainer->inputs.loss_scale));
+    trainer->loss = trainer->num_parts > 0
+                        ? lk_step_parts_loss(trainer, &forward, hidden)
+                        : lk_forward_loss(&forward, hidden, lk_graph_variable(graph, trainer->inputs.targets),
+                                          lk_graph_variable(graph, trainer->inputs.loss_scale));
     add_penalty(trainer, graph);
     lk_graph_mark_output(graph, trainer->loss);
     LK_TRY(lk_graph_status(graph));
@@ -238,9 +242,26 @@ static lk_status create(lk_trainer *trainer) {
     LK_TRY(compile(trainer, build_update, plan_only, &trainer->update));
     LK_TRY(compile_micro(trainer));
     if (!plan_only) {
-        LK_TRY(lk_data_iterate(trainer->data, false, &trainer->iterator));
+        LK_TRY(trainer->num_parts > 0 ? LK_OK : lk_data_iterate(trainer->data, false, &trainer->iterator));
         LK_TRY(hold_batches(trainer));
     }
+    return LK_OK;
+}
+
+/* A trainer that has nothing yet. */
+static lk_status start(lk_model *model, lk_adapter *adapter, const lk_train_options *options, lk_trainer **out) {
+    lk_trainer *trainer = lk_calloc(model->context, 1, sizeof *trainer);
+    if (trainer == NULL) {
+        return lk_out_of_memory(model->context, sizeof *trainer, "a trainer");
+    }
+    trainer->context = model->context;
+    trainer->model = model;
+    trainer->adapter = adapter;
+    lk_train_options_init(&trainer->options);
+    if (options != NULL) {
+        memcpy(&trainer->options, options, LK_MIN(options->struct_size, sizeof trainer->options));
+    }
+    *out = trainer;
     return LK_OK;
 }
 
@@ -258,22 +279,31 @@ lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data,
     return lk_trainer_create_for(model, adapter, data, options, false, out);
 }
 
+lk_status lk_trainer_create_mixed(lk_model *model, lk_adapter *adapter, lk_data *const *data, size_t count,
+                                  const lk_train_options *options, lk_trainer **out) {
+    *out = NULL;
+    if (count == 0) {
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "no data sets");
+    }
+    lk_trainer *trainer;
+    LK_TRY(start(model, adapter, options, &trainer));
+    lk_status status = lk_step_parts_create(trainer, data, count);
+    status = status == LK_OK ? create(trainer) : status;
+    if (status != LK_OK) {
+        lk_trainer_destroy(trainer);
+        return status;
+    }
+    *out = trainer;
+    return LK_OK;
+}
+
 lk_status lk_trainer_create_for(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
                                 bool plan_only, lk_trainer **out) {
     *out = NULL;
-    lk_trainer *trainer = lk_calloc(model->context, 1, sizeof *trainer);
-    if (trainer == NULL) {
-        return lk_out_of_memory(model->context, sizeof *trainer, "a trainer");
-    }
-    trainer->context = model->context;
-    trainer->model = model;
-    trainer->adapter = adapter;
+    lk_trainer *trainer;
+    LK_TRY(start(model, adapter, options, &trainer));
     trainer->data = data;
     trainer->plan_only = plan_only;
-    lk_train_options_init(&trainer->options);
-    if (options != NULL) {
-        memcpy(&trainer->options, options, LK_MIN(options->struct_size, sizeof trainer->options));
-    }
     lk_status status = create(trainer);
     if (status != LK_OK) {
         lk_trainer_destroy(trainer);
@@ -289,6 +319,7 @@ void lk_trainer_destroy(lk_trainer *trainer) {
         lk_program_destroy(trainer->update);
         lk_variables_destroy(trainer->variables);
         lk_batch_iterator_destroy(trainer->iterator);
+        lk_step_parts_destroy(trainer);
         lk_free(trainer->context, trainer->first);
         lk_free(trainer->context, trainer->second);
         lk_free(trainer->context, trainer->held);
@@ -364,17 +395,32 @@ static lk_status not_finite(lk_trainer *trainer, const char *what, double value)
                    (long long)trainer->step + 1, what, value, lk_op_name(node->op), node->scope);
 }
 
+/* The next micro-batch, kept. */
+static void fetch(lk_trainer *trainer, lk_batch *held) {
+    const lk_batch *batch;
+    if (trainer->num_parts > 0) {
+        lk_step_parts_next(trainer, held);
+    } else {
+        lk_batch_iterator_next(trainer->iterator, &batch);
+        hold(held, batch);
+    }
+}
+
 static lk_status fetch_batches(lk_trainer *trainer, lk_step_report *report) {
     double start = lk_seconds();
-    for (int64_t i = 0; i < trainer->options.gradient_accumulation_steps; i++) {
-        const lk_batch *batch;
-        lk_batch_iterator_next(trainer->iterator, &batch);
-        hold(&trainer->held[i], batch);
-        report->tokens += batch->num_tokens;
-        report->targets += batch->num_targets;
+    for (int32_t i = 0; i < trainer->num_parts; i++) {
+        trainer->parts[i].num_targets = 0;
+        trainer->parts[i].step_loss = 0.0;
     }
-    lk_batch_state state = lk_batch_iterator_state(trainer->iterator);
-    report->epoch = (double)state.epoch + (double)state.position / (double)lk_dataset_size(trainer->data->dataset);
+    for (int64_t i = 0; i < trainer->options.gradient_accumulation_steps; i++) {
+        fetch(trainer, &trainer->held[i]);
+        report->tokens += trainer->held[i].num_tokens;
+        report->targets += trainer->held[i].num_targets;
+    }
+    const lk_data *data = trainer->num_parts > 0 ? trainer->parts[0].data : trainer->data;
+    lk_batch_state state =
+        lk_batch_iterator_state(trainer->num_parts > 0 ? trainer->parts[0].iterator : trainer->iterator);
+    report->epoch = (double)state.epoch + (double)state.position / (double)lk_dataset_size(data->dataset);
     report->data_seconds = lk_seconds() - start;
     return LK_OK;
 }
@@ -384,13 +430,15 @@ static lk_status run_micro_batches(lk_trainer *trainer, lk_step_report *report) 
     for (int64_t i = 0; i < trainer->options.gradient_accumulation_steps; i++) {
         float loss;
         LK_TRY(lk_step_inputs_upload(&trainer->inputs, &trainer->held[i], scale));
+        LK_TRY(trainer->num_parts > 0 ? lk_step_parts_upload(trainer, &trainer->held[i]) : LK_OK);
         LK_TRY(upload_rng(trainer));
         LK_TRY(lk_program_run(trainer->micro));
         LK_TRY(lk_program_read(trainer->micro, trainer->loss, &loss, sizeof loss));
         if (!isfinite(loss)) {
             return not_finite(trainer, "loss", (double)loss);
         }
-        report->loss += (double)loss;
+        report->loss += (double)loss / (double)LK_MAX(trainer->num_parts, 1);
+        LK_TRY(lk_step_parts_read(trainer));
         trainer->micro_batches++;
     }
     return LK_OK;
@@ -426,6 +474,17 @@ lk_status lk_trainer_step(lk_trainer *trainer, lk_step_report *report) {
     LK_TRY(lk_trainer_accumulate(trainer, report));
     LK_TRY(update(trainer, report));
     report->step_seconds = lk_seconds() - start - report->data_seconds;
+    return LK_OK;
+}
+
+lk_status lk_trainer_get_losses(const lk_trainer *trainer, double *losses, size_t count) {
+    if ((size_t)trainer->num_parts != count) {
+        return lk_fail(trainer->context, LK_STATUS_INVALID_ARGUMENT, "%zu losses asked for, there are %d", count,
+                       trainer->num_parts);
+    }
+    for (size_t i = 0; i < count; i++) {
+        losses[i] = trainer->parts[i].step_loss;
+    }
     return LK_OK;
 }
 

@@ -5,6 +5,7 @@
 #include "core/graph/passes/passes.h"
 #include "core/train/data.h"
 #include "core/train/step_inputs.h"
+#include "core/train/step_parts.h"
 
 struct lk_trainer {
     lk_context *context;
@@ -24,6 +25,10 @@ struct lk_trainer {
     lk_recompute recompute; /* chosen */
     lk_recompute_cost recompute_cost;
     lk_tensor *loss, *norm;
+    lk_step_part *parts; /* of a mixed adapter; NULL: it is not one */
+    int32_t num_parts;
+    lk_data all_parts; /* their sizes together */
+    lk_variable *adapter_rows;
     lk_batch *held; /* copies of a step's micro-batches: the loss is a mean over all their targets */
     int32_t *held_ids;
 };

@@ -1,5 +1,6 @@
 #include "tests/adapters/setup.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -12,7 +13,7 @@ int setup_num_methods(void) {
 }
 
 void setup_open(setup *self, const char *device) {
-    *self = (setup){.folder = "lk_adapters_XXXXXX"};
+    *self = (setup){.seed = 5, .folder = "lk_adapters_XXXXXX"};
     ck_assert_ptr_nonnull(mkdtemp(self->folder));
     ck_assert_int_eq(lk_context_create(NULL, &self->context), LK_OK);
     lk_session_options session;
@@ -29,7 +30,7 @@ void setup_adapt(setup *self, const char *method, double dropout) {
     options.method = method;
     options.rank = 4;
     options.dropout = lk_adapter_method_find(method)->no_dropout ? 0.0 : dropout;
-    options.seed = 5;
+    options.seed = self->seed;
     SUCCEEDS(self, lk_adapter_create(self->model, &options, &self->adapter));
 }
 
@@ -77,4 +78,16 @@ float *setup_logits(setup *self, lk_model *model, lk_adapter *adapter, size_t *c
     float *logits = malloc(*count * sizeof *logits);
     SUCCEEDS(self, lk_logits(model, adapter, ids, LK_COUNT(ids), logits));
     return logits;
+}
+
+double setup_distance(setup *self, lk_model *model, lk_adapter *adapter, const float *expected) {
+    size_t count;
+    double worst = 0.0;
+    float *found = setup_logits(self, model, adapter, &count);
+    for (size_t i = 0; i < count; i++) {
+        double difference = fabs((double)found[i] - (double)expected[i]);
+        worst = isfinite(difference) ? fmax(worst, difference) : INFINITY;
+    }
+    free(found);
+    return worst;
 }

@@ -12,6 +12,7 @@ typedef struct setup {
     lk_session *session;
     lk_model *model;
     lk_adapter *adapter;
+    uint64_t seed;   /* of the adapters; setup_open sets one */
     char folder[64]; /* temporary, removed by setup_close */
 } setup;
 
@@ -26,6 +27,8 @@ void setup_close(setup *self);
 int setup_num_methods(void);
 /* folder/name; a new string at every call for a few calls */
 const char *setup_path(const setup *self, const char *name);
+/* The largest difference of the logits from these. */
+double setup_distance(setup *self, lk_model *model, lk_adapter *adapter, const float *expected);
 float *setup_logits(setup *self, lk_model *model, lk_adapter *adapter, size_t *count); /* free() them */
 
 #endif

@@ -86,6 +86,9 @@ wrong "unexpected argument 'data.txt'" train data.txt
 wrong '--model PATH is missing' train --data x --out y
 wrong '--data FILE is missing' train --model x --out y
 wrong '--out DIR is missing' train --model x --data y
+wrong '--mix and --data exclude each other' train --model x --data y --out z --mix a=b
+wrong 'expected NAME=FILE' train --model x --out z --mix a
+wrong 'the name a is taken' train --model x --out z --mix a=b --mix a=c
 wrong '--out PATH is missing' merge --model x
 wrong '--rank 0: must be from 1 to 65536' train --rank 0
 wrong '--rank 99999999999999999999: must be from 1 to 65536' train --rank 99999999999999999999

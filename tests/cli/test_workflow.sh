@@ -25,6 +25,8 @@ run 0 tokenize --model "$model" --text 'Once upon a time' --json
 has '"ids": \['
 
 run 0 plan --model "$model" --batch 2 --seq 64
+has '^trained: [0-9]* parameters, [0-9.]* % of the model'
+has '^saved: [0-9.]* MiB of gradients and moments'
 run 0 plan --model "$model" --batch 2 --seq 64 --json
 has '^{'
 
@@ -43,6 +45,19 @@ close "$(number validation_loss_before out)" "$before" || fail "eval's loss $bef
 run 0 eval --model "$model" --adapter adapter --data held-out.txt --seq 32 --json
 after=$(number loss out)
 less "$after" "$before" || fail "the held-out loss did not fall: $before, then $after"
+
+# Adapters trained side by side are what each is alone.
+options="--model $model --batch 2 --seq 32 --lr 2e-3 --seed 3 --steps 4 --device cpu"
+# shellcheck disable=SC2086
+run 0 train $options --mix first=train.txt --mix second=held-out.txt --out pair --log pair.jsonl
+has '^second  *loss [0-9.]* at last  pair/second$'
+has '"losses":{"first":[0-9.]*,"second":[0-9.]*}' pair.jsonl
+# shellcheck disable=SC2086
+run 0 train $options --data held-out.txt --out alone
+run 0 eval --model "$model" --adapter alone --data held-out.txt --seq 32 --json
+alone=$(number loss out)
+run 0 eval --model "$model" --adapter pair/second --data held-out.txt --seq 32 --json
+close "$(number loss out)" "$alone" || fail "the second adapter's loss is $(number loss out), alone $alone"
 
 # The same run, stopped by a signal and resumed, makes the same adapter. The log is a pipe: the program waits there for
 # a reader, and then has all its steps before it.

@@ -63,7 +63,7 @@ START_TEST(test_malformed_configs) {
         {CONFIG(", \"lora_bias\": true"), LK_STATUS_UNSUPPORTED, "lora_bias", NULL},
         {CONFIG(", \"corda_config\": {\"x\": 1}"), LK_STATUS_UNSUPPORTED, "corda_config", NULL},
         {CONFIG(", \"layer_replication\": [[0, 4]]"), LK_STATUS_UNSUPPORTED, "layer_replication", NULL},
-        {CONFIG(", \"init_lora_weights\": \"pissa\""), LK_STATUS_UNSUPPORTED, "init_lora_weights", "pissa"},
+        {CONFIG(", \"init_lora_weights\": \"corda\""), LK_STATUS_UNSUPPORTED, "init_lora_weights", "corda"},
         {CONFIG(", \"bias\": \"some\""), LK_STATUS_UNSUPPORTED, "bias", "some"},
         {CONFIG(", \"lora_dropout\": 1"), LK_STATUS_FORMAT, "dropout", NULL},
         {CONFIG(", \"use_dora\": 1"), LK_STATUS_FORMAT, "use_dora", NULL},

@@ -445,6 +445,41 @@ RUNS = {
         "steps": 12,
         "merged": True,
     },
+    "llama-linear-pissa": {
+        "model": "tiny-llama-linear",
+        "adapter": {
+            "r": 4,
+            "lora_alpha": 8,
+            "init_lora_weights": "pissa",
+            "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"],
+        },
+        "steps": 12,
+        "merged": True,
+    },
+    "qwen2-olora-rslora": {
+        "model": "tiny-qwen2",
+        "adapter": {
+            "r": 3,
+            "lora_alpha": 3,
+            "use_rslora": True,
+            "init_lora_weights": "olora",
+            "target_modules": ["k_proj", "o_proj", "down_proj"],
+        },
+        "steps": 12,
+        "merged": True,
+    },
+    "llama-linear-embeddings": {  # one weight under two adapters
+        "model": "tiny-llama-linear",
+        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
+        "steps": 12,
+        "merged": True,
+    },
+    "gpt2-embeddings": {
+        "model": "tiny-gpt2",
+        "adapter": {"r": 3, "lora_alpha": 6, "target_modules": ["wte", "wpe", "c_attn"], "fan_in_fan_out": True},
+        "ragged": True,
+        "steps": 12,
+    },
     "bert-classify": CLASSIFY
     | {
         "model": "tiny-bert",
@@ -569,13 +604,18 @@ def target_count(batch):
 
 
 def initialise(model, run, random):
-    """A as PEFT's default would (uniform, kaiming with a = sqrt 5), B zero or small, both from our own numbers."""
+    """A as PEFT's default would (uniform, kaiming with a = sqrt 5), B zero or small, both from our own numbers. What is
+    made of the base's weights stays as PEFT made it."""
+    if run["adapter"].get("init_lora_weights") in ("pissa", "olora"):
+        return
     for key, parameter in sorted(model.named_parameters()):
         if "lora_A" in key:
             bound = 1 / math.sqrt(parameter.shape[1])
             value = random.uniform(-bound, bound, tuple(parameter.shape))
         elif "lora_B" in key:
             value = random.standard_normal(tuple(parameter.shape)) * (0.08 if run["nonzero_b"] else 0)
+        elif "lora_embedding" in key:
+            value = random.standard_normal(tuple(parameter.shape)) * (0.1 if "lora_embedding_A" in key else 1)
         elif "lora_magnitude" in key:
             value = parameter.detach().numpy() * (1 + 0.1 * random.standard_normal(tuple(parameter.shape)))
         elif "hada_" in key or "lokr_" in key:
@@ -619,7 +659,7 @@ def move_weights(model, run, step, before):
 
 def save_adapter(model, run, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().numpy().copy() for k, v in get_peft_model_state_dict(model).items()}
+    state = {k: v.detach().numpy().copy() for k, v in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"].to_dict()
     config["base_model_name_or_path"] = run["model"]

@@ -42,6 +42,9 @@ MADE = {
     "excluded": ("stories260k", LoraConfig(r=4, target_modules=["q_proj", "k_proj"], exclude_modules=["k_proj"])),
     "rslora": ("tiny-qwen3", LoraConfig(r=8, lora_alpha=8, use_rslora=True, target_modules=ALL_LINEAR)),
     "dora": ("tiny-llama-rope3", LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=ALL_LINEAR)),
+    "pissa": ("stories260k", LoraConfig(r=4, init_lora_weights="pissa", target_modules=["q_proj", "down_proj"])),
+    "olora": ("stories260k", LoraConfig(r=4, init_lora_weights="olora", target_modules=["q_proj", "down_proj"])),
+    "embeddings": ("tiny-llama-rope3", LoraConfig(r=4, target_modules=["embed_tokens", "lm_head", "q_proj"])),
     "ia3": (
         "stories260k",
         IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
@@ -143,6 +146,16 @@ def test_peft_loads_what_training_writes(lorikeet, tmp_path, method):
     assert_close(lorikeet.loss(STORIES, STORIES_IDS, out), loss_of(model, read_ids(STORIES_IDS)), relative=1e-5)
 
 
+@pytest.mark.parametrize("init", ["orthogonal", "olora", "pissa"])
+def test_peft_loads_what_starts_from_the_weight(lorikeet, tmp_path, init):
+    out = tmp_path / "out"
+    options = "--no-shuffle --rank 4 --batch 2 --seq 48 --steps 5 --lr 1e-3 --rslora".split()
+    lorikeet("train", "--model", STORIES, "--data", STORIES_IDS, *options, "--init", init, "--out", out)
+    assert_close(
+        lorikeet.loss(STORIES, STORIES_IDS, out), loss_of(load_adapted(STORIES, out), read_ids(STORIES_IDS)), relative=1e-5
+    )
+
+
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_adapters_made_by_peft_have_the_same_loss(lorikeet, tmp_path, name):
     model_name, model = make_adapter(name, tmp_path / "adapter")
@@ -171,7 +184,8 @@ def test_a_merged_model_gives_the_adapters_logits(lorikeet, tmp_path, name):
     adapted, merged = load_adapted(base, folder / "final_adapter", task), load_base(out, task)
     assert merged.state_dict().keys() == load_base(base, task).state_dict().keys()
     for ids, _ in read_ids(folder / "batches.ids")[:3]:
-        assert_close(logits_of(merged, ids), logits_of(adapted, ids), absolute=1e-4)
+        # of PiSSA and OLoRA, PEFT's base is rounded once more
+        assert_close(logits_of(merged, ids), logits_of(adapted, ids), absolute=3e-4)
 
 
 @pytest.mark.parametrize("name", ["adalora", "dora", "ia3", "loha", "lokr-factor", "oft", "vera"])

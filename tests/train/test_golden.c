@@ -35,6 +35,10 @@ static const char *const runs[] = {
     "qwen2-oft-shared",
     "llama-linear-adalora",
     "llama-linear-delta-lora",
+    "llama-linear-pissa",
+    "qwen2-olora-rslora",
+    "llama-linear-embeddings",
+    "gpt2-embeddings",
     "gpt2-conv1d",
     "bert-classify",
     "roberta-classify",
@@ -384,7 +388,9 @@ START_TEST(test_bf16_weights) {
     ck_assert_double_lt(worst, 0.02);
     ck_assert_uint_gt(full.matrices, full.weights / 2);
     ck_assert_uint_eq(half.matrices, full.matrices / 2);
-    ck_assert_uint_lt(half.activations, full.activations);
+    if (strcmp(runs[_i], "llama-linear-embeddings") != 0) { /* where most are an adapted head's logits */
+        ck_assert_uint_lt(half.activations, full.activations);
+    }
     ck_assert_uint_eq(half.weights - half.matrices, full.weights - full.matrices); /* vectors stay fp32 */
 }
 END_TEST
