@@ -56,6 +56,11 @@ lk_status lk_lora_declare_pair(lk_adapter *adapter, lk_adapter_site *site, bool 
     const lk_lora_init *init;
     float *values = NULL;
     LK_TRY(lk_lora_init_of(adapter, &init));
+    if (init->from_weight && site->rank > LK_MIN(in, out)) {
+        return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT,
+                       "init %s: rank %d at %s, whose weight has only %lld singular values", init->name, site->rank,
+                       site->site->path, (long long)LK_MIN(in, out));
+    }
     if (!adapter->model->plan_only && (adapter->options != NULL || init->from_weight)) {
         LK_TRY(make_start(adapter, site, init, &values));
         a.values = values;

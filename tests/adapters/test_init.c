@@ -125,7 +125,8 @@ START_TEST(test_what_cannot_be_is_named) {
         const char *text;
     } rows[] = {
         {"pissa", "dora", 4, "dora"},      {"olora", "lora-fa", 4, "lora-fa"},  {"gaussian", "vera", 4, "vera"},
-        {"random", "lora", 4, "gaussian"}, {"orthogonal", "lora", 3, "rank 3"},
+        {"random", "lora", 4, "gaussian"}, {"orthogonal", "lora", 3, "rank 3"}, {"olora", "lora", 64, "rank 64"},
+        {"pissa", "lora", 64, "rank 64"},
     };
     setup self;
     setup_open(&self, "cpu");
