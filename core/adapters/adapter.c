@@ -160,6 +160,7 @@ static lk_status add_tensor(lk_adapter *adapter, lk_adapter_site *site, const ch
                                 &tensor->gradient));
     }
     LK_TRY(keep_tensor(adapter, tensor));
+    LK_TRY(spec->frozen ? lk_adapter_keep_state(adapter, tensor->value) : LK_OK); /* another seed may go on */
     if (site != NULL) {
         site->tensors[site->num_tensors++] = tensor;
     }

@@ -14,26 +14,10 @@
 
 enum { PER_TENSOR = 3 }; /* the value and its two moments */
 
-static int32_t num_frozen(const lk_trainer *trainer) {
-    return lk_adapter_num_tensors(trainer->adapter) - lk_adapter_num_trained(trainer->adapter);
-}
-
-/* The adapter's tensors that are not trained, such as LoRA-FA's A. */
-static lk_variable *frozen_variable(const lk_trainer *trainer, int32_t index) {
-    int32_t i = 0;
-    while (index > 0 || lk_adapter_tensor_at(trainer->adapter, i)->gradient != NULL) {
-        index -= lk_adapter_tensor_at(trainer->adapter, i++)->gradient == NULL;
-    }
-    return lk_adapter_tensor_at(trainer->adapter, i)->value;
-}
-
 static lk_variable *state_variable(const lk_trainer *trainer, int32_t index) {
     int32_t tensor = index / PER_TENSOR, count = PER_TENSOR * lk_adapter_num_trained(trainer->adapter);
-    if (index >= count + num_frozen(trainer)) {
-        return trainer->adapter->states[index - count - num_frozen(trainer)];
-    }
     if (index >= count) {
-        return frozen_variable(trainer, index - count);
+        return trainer->adapter->states[index - count];
     }
     switch (index % PER_TENSOR) {
     case 0:
@@ -46,7 +30,7 @@ static lk_variable *state_variable(const lk_trainer *trainer, int32_t index) {
 }
 
 static int32_t num_state(const lk_trainer *trainer) {
-    return PER_TENSOR * lk_adapter_num_trained(trainer->adapter) + num_frozen(trainer) + trainer->adapter->num_states;
+    return PER_TENSOR * lk_adapter_num_trained(trainer->adapter) + trainer->adapter->num_states;
 }
 
 /* All state in host memory, one block. */
@@ -265,7 +249,7 @@ static lk_status upload_state(lk_trainer *trainer, const char *block) {
         LK_TRY(lk_variable_upload(state_variable(trainer, i), block));
         block += state_variable(trainer, i)->bytes;
     }
-    return num_frozen(trainer) > 0 ? lk_adapter_finish(trainer->adapter) : LK_OK; /* what depends on them */
+    return lk_adapter_finish(trainer->adapter); /* what depends on tensors that are not trained */
 }
 
 static lk_status load(lk_trainer *trainer, const char *folder, const char *path, const json_t *root) {
