@@ -29,16 +29,18 @@ typedef unsigned uint;
 #define LK_ARGUMENT(type, name) type name,
 #define LK_SHARED_ARRAY(type, name, size) __shared__ type name[size];
 #define LK_BARRIER() __syncthreads()
-#define LK_KERNEL(name)                                                                               \
-    extern "C" __global__ __launch_bounds__(LK_SET_GROUP) void LK_VARIANT(                            \
-        name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT) name##_PARAMETERS(LK_ARGUMENT) int lk_last) { \
+#define LK_KERNEL(name)                                                                                \
+    extern "C" __global__ __launch_bounds__(LK_SET_GROUP) void LK_VARIANT(                             \
+        name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT) name##_PARAMETERS(LK_ARGUMENT) int lk_first) { \
         name##_SHARED(LK_SHARED_ARRAY)
 #define LK_END }
 #define LK_FUNCTION static __device__ inline
 
 #define LK_LANE ((int)threadIdx.x)
-#define LK_GROUP_X ((int)blockIdx.x)
-#define LK_GROUP_Y ((int)blockIdx.y)
+/* A large launch may come in parts, of which each is told its first row of groups, or minus its first group of the only
+ * row (launch.h). */
+#define LK_GROUP_X ((int)blockIdx.x - (lk_first < 0 ? lk_first : 0))
+#define LK_GROUP_Y ((int)blockIdx.y + (lk_first > 0 ? lk_first : 0))
 #define LK_GROUPS_X ((int)gridDim.x)
 
 /* ---- conversions and functions whose names differ ---- */

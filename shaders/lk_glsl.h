@@ -39,7 +39,7 @@
 #define LK_FUNCTION
 
 #define LK_LANE int(gl_LocalInvocationID.x)
-#define LK_GROUP_X int(gl_WorkGroupID.x)
+#define LK_GROUP_X int(gl_WorkGroupID.x) /* with the base of a launch that comes in parts */
 #define LK_GROUP_Y int(gl_WorkGroupID.y)
 #define LK_GROUPS_X int(gl_NumWorkGroups.x)
 

@@ -36,16 +36,18 @@
 #define LK_SHARED_ARRAY(type, name, size) __local type name[size];
 #define LK_BARRIER() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 #endif
-#define LK_KERNEL(name)                                                                               \
-    __kernel __attribute__((reqd_work_group_size(LK_SET_GROUP, 1, 1))) void name(                     \
-        name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT) name##_PARAMETERS(LK_ARGUMENT) int lk_last) { \
+#define LK_KERNEL(name)                                                                                \
+    __kernel __attribute__((reqd_work_group_size(LK_SET_GROUP, 1, 1))) void name(                      \
+        name##_BUFFERS(LK_ARGUMENT_IN, LK_ARGUMENT_OUT) name##_PARAMETERS(LK_ARGUMENT) int lk_first) { \
         name##_BUFFERS(LK_POINTER_IN, LK_POINTER_OUT) name##_SHARED(LK_SHARED_ARRAY)
 #define LK_END }
 #define LK_FUNCTION static inline
 
 #define LK_LANE ((int)get_local_id(0))
-#define LK_GROUP_X ((int)get_group_id(0))
-#define LK_GROUP_Y ((int)get_group_id(1))
+/* A large launch may come in parts, of which each is told its first row of groups, or minus its first group of the only
+ * row (launch.h). */
+#define LK_GROUP_X ((int)get_group_id(0) - min(lk_first, 0))
+#define LK_GROUP_Y ((int)get_group_id(1) + max(lk_first, 0))
 #define LK_GROUPS_X ((int)get_num_groups(0))
 
 /* ---- conversions and functions whose names differ ---- */

@@ -9,7 +9,7 @@ typedef struct call {
     lk_cuda_lt_call *lt; /* by cuBLASLt; NULL: a kernel of ours, as follows */
     CUfunction function;
     unsigned grid[2], group, shared_bytes;
-    int32_t command, num_buffers, num_parameters;
+    int32_t command, num_buffers, num_parameters, first;
     CUdeviceptr buffers[LK_LAUNCH_BUFFERS];
     uint32_t parameters[LK_LAUNCH_PARAMETERS];
 } call;
@@ -35,6 +35,7 @@ static lk_status make_call(lk_cuda_device *self, const lk_launch *launch, call *
     out->shared_bytes = (unsigned)launch->shared_bytes;
     out->num_buffers = launch->num_buffers;
     out->num_parameters = launch->num_parameters;
+    out->first = launch->first;
     for (int32_t i = 0; i < launch->num_buffers; i++) {
         const lk_binding *binding = &launch->buffers[i];
         out->buffers[i] = binding->buffer != NULL ? binding->buffer->memory + binding->offset : 0;
@@ -58,7 +59,6 @@ static lk_status launch(lk_cuda_device *self, const lk_commands *list, call *c) 
         lk_status status = lk_cuda_lt_start(self, c->lt);
         return status == LK_OK ? LK_OK : named(self, list, c->command, status);
     }
-    int last = 0; /* what every kernel's list of parameters ends in */
     void *arguments[LK_LAUNCH_BUFFERS + LK_LAUNCH_PARAMETERS + 1];
     int32_t count = 0;
     for (int32_t i = 0; i < c->num_buffers; i++) {
@@ -67,7 +67,7 @@ static lk_status launch(lk_cuda_device *self, const lk_commands *list, call *c) 
     for (int32_t i = 0; i < c->num_parameters; i++) {
         arguments[count++] = &c->parameters[i];
     }
-    arguments[count] = &last;
+    arguments[count] = &c->first; /* what every kernel's list of parameters ends in */
     CUresult error = self->api->cuLaunchKernel(c->function, c->grid[0], c->grid[1], 1, c->group, 1, 1, c->shared_bytes,
                                                self->stream, arguments, NULL);
     return error == CUDA_SUCCESS ? LK_OK : failed(self, list, c->command, error);

@@ -9,7 +9,8 @@ typedef struct call {
     double seconds;    /* that it took, while it is timed */
     size_t global[2], local[2];
     int32_t command;
-    cl_event event; /* while it is timed */
+    double estimated; /* seconds */
+    cl_event event;   /* while it is timed */
 } call;
 
 struct lk_commands {
@@ -33,14 +34,15 @@ static cl_int set_arguments(const lk_cl_api *api, cl_kernel kernel, const lk_lau
     for (int32_t i = 0; i < launch->num_parameters && error == CL_SUCCESS; i++) {
         error = api->clSetKernelArg(kernel, index++, sizeof launch->parameters[i], &launch->parameters[i]);
     }
-    cl_int last = 0;
-    return error == CL_SUCCESS ? api->clSetKernelArg(kernel, index, sizeof last, &last) : error;
+    cl_int first = launch->first;
+    return error == CL_SUCCESS ? api->clSetKernelArg(kernel, index, sizeof first, &first) : error;
 }
 
 static lk_status make_call(lk_cl_device *self, const lk_launch *launch, call *out) {
     cl_program program;
     cl_int error;
     out->command = launch->command;
+    out->estimated = launch->seconds;
     if (lk_clblast_takes(launch)) {
         out->launch = lk_alloc(self->device.context, sizeof *launch);
         if (out->launch == NULL) {
@@ -152,9 +154,15 @@ static cl_int start_call(const lk_cl_api *api, call *c, cl_command_queue queue, 
 lk_status lk_opencl_run(lk_device *device, lk_commands *commands, double *seconds) {
     lk_cl_device *self = (lk_cl_device *)device;
     cl_command_queue queue = seconds != NULL ? self->timed_queue : self->queue;
+    double most = lk_submit_seconds(&device->caps), queued = 0.0;
     self->pending = NULL;
     for (int32_t i = 0; i < commands->num_calls; i++) {
         call *c = &commands->calls[i];
+        queued += c->estimated;
+        if (most > 0.0 && queued > most) { /* drivers submit what is flushed, and watchdogs watch submissions */
+            self->api->clFlush(queue);
+            queued = c->estimated;
+        }
         cl_int error = start_call(self->api, c, queue, seconds != NULL);
         if (error != CL_SUCCESS) {
             self->api->clFinish(queue);

@@ -1,5 +1,7 @@
 #include "backends/shaders/launch.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_GROUPS = 32768 }; /* in one dimension: Vulkan promises 65535 */
@@ -13,8 +15,14 @@ const lk_shader_text *lk_shader_text_find(const char *name) {
     return NULL;
 }
 
+double lk_submit_seconds(const lk_device_caps *caps) {
+    const char *setting = getenv("LORIKEET_SUBMIT_MS");
+    double milliseconds = setting != NULL ? strtod(setting, NULL) : 0.0;
+    return milliseconds > 0.0 ? milliseconds * 1e-3 : caps->is_cpu ? 0.0 : 0.1;
+}
+
 void lk_recorder_init(lk_recorder *recorder, lk_context *context, const lk_device_caps *caps) {
-    *recorder = (lk_recorder){.context = context, .caps = caps};
+    *recorder = (lk_recorder){.context = context, .caps = caps, .most_seconds = lk_submit_seconds(caps)};
 }
 
 void lk_recorder_free(lk_recorder *recorder) {
@@ -22,12 +30,72 @@ void lk_recorder_free(lk_recorder *recorder) {
     *recorder = (lk_recorder){.context = recorder->context};
 }
 
+/* ---- parts ---- */
+
+static int64_t parts_of(const lk_launch *launch, int64_t wanted) {
+    return LK_MIN(wanted, (int64_t)(launch->groups[1] > 1 ? launch->groups[1] : launch->groups[0]));
+}
+
+static lk_status reserve(lk_recorder *recorder, int32_t more) {
+    if (recorder->count + more > recorder->capacity) {
+        int32_t capacity = recorder->capacity * 2 + more;
+        lk_launch *grown = lk_realloc(recorder->context, recorder->launches, (size_t)capacity, sizeof *grown);
+        if (grown == NULL) {
+            return lk_out_of_memory(recorder->context, (size_t)capacity * sizeof *grown, "launches");
+        }
+        recorder->launches = grown;
+        recorder->capacity = capacity;
+    }
+    return LK_OK;
+}
+
+/* Part `index` of `parts` of a launch. */
+static lk_launch part_of(const lk_launch *launch, int64_t parts, int64_t index) {
+    int axis = launch->groups[1] > 1 ? 1 : 0;
+    int64_t groups = launch->groups[axis], first = groups * index / parts, end = groups * (index + 1) / parts;
+    lk_launch part = *launch;
+    part.first = (int32_t)(axis == 1 ? first : -first);
+    part.groups[axis] = (int32_t)(end - first);
+    part.seconds = launch->seconds / (double)parts;
+    return part;
+}
+
+/* Which launch of a command takes its time is not known, so each is cut as if it took all of it. */
+static lk_status divide(lk_recorder *recorder, int32_t first, double seconds) {
+    int32_t count = recorder->count - first;
+    bool fits = recorder->most_seconds <= 0.0 || seconds <= recorder->most_seconds;
+    int64_t wanted = fits ? 1 : (int64_t)LK_MIN(ceil(seconds / recorder->most_seconds), 1e6), total = 0;
+    for (int32_t i = first; i < recorder->count; i++) {
+        recorder->launches[i].seconds = fits ? seconds / count : seconds;
+        total += parts_of(&recorder->launches[i], wanted);
+    }
+    if (total == count || total > INT32_MAX / 2) {
+        return LK_OK;
+    }
+    LK_TRY(reserve(recorder, (int32_t)total));
+    int32_t end = first + (int32_t)total;
+    for (int32_t i = recorder->count - 1; i >= first; i--) { /* from behind, in place */
+        lk_launch whole = recorder->launches[i];
+        int64_t parts = parts_of(&whole, wanted);
+        for (int64_t p = parts - 1; p >= 0; p--) {
+            recorder->launches[--end] = part_of(&whole, parts, p);
+        }
+    }
+    recorder->count = first + (int32_t)total;
+    return LK_OK;
+}
+
 lk_status lk_record_commands(lk_recorder *recorder, const lk_command *commands, int count) {
     for (int i = 0; i < count; i++) {
+        const lk_node *node = commands[i].node;
+        int32_t first = recorder->count;
         recorder->command = i;
         ((lk_record_function)commands[i].kernel->run)(recorder, &commands[i]);
+        if (recorder->status == LK_OK) {
+            double seconds = commands[i].kernel->cost != NULL ? commands[i].kernel->cost(recorder->caps, node) : 0.0;
+            recorder->status = divide(recorder, first, seconds);
+        }
         if (recorder->status != LK_OK) {
-            const lk_node *node = commands[i].node;
             return lk_fail_within(recorder->context, recorder->status, "%s at %s", lk_op_name(node->op), node->scope);
         }
     }
@@ -38,15 +106,9 @@ lk_launch *lk_launch_begin(lk_recorder *recorder, const char *file, const char *
     if (recorder->status != LK_OK) {
         return NULL;
     }
-    if (recorder->count == recorder->capacity) {
-        int32_t capacity = recorder->capacity * 2 + 16;
-        lk_launch *grown = lk_realloc(recorder->context, recorder->launches, (size_t)capacity, sizeof *grown);
-        if (grown == NULL) {
-            recorder->status = lk_out_of_memory(recorder->context, (size_t)capacity * sizeof *grown, "launches");
-            return NULL;
-        }
-        recorder->launches = grown;
-        recorder->capacity = capacity;
+    recorder->status = reserve(recorder, recorder->count == recorder->capacity ? 16 : 0);
+    if (recorder->status != LK_OK) {
+        return NULL;
     }
     lk_launch *launch = &recorder->launches[recorder->count++];
     *launch =

@@ -31,8 +31,10 @@ typedef struct lk_launch {
     uint32_t parameters[LK_LAUNCH_PARAMETERS]; /* in order; floats by their bits */
     int32_t num_words, num_constants, num_buffers, num_parameters;
     int32_t groups[2];
-    size_t shared_bytes;          /* that a native kernel of CUDA asks for; the others declare theirs */
-    int32_t command;              /* which of the recorded commands it belongs to */
+    int32_t first;       /* of a part: its first row of groups, or minus its first group where there is one row only */
+    size_t shared_bytes; /* that a native kernel of CUDA asks for; the others declare theirs */
+    double seconds;      /* what it is estimated to take */
+    int32_t command;     /* which of the recorded commands it belongs to */
     struct lk_recorder *recorder; /* learns of what does not fit; NULL: it is dropped */
 } lk_launch;
 
@@ -42,14 +44,18 @@ typedef struct lk_recorder {
     lk_launch *launches;
     int32_t count, capacity;
     int32_t command;                    /* that is being recorded */
+    double most_seconds;                /* that a submission may take, by estimate; 0: as long as it likes */
     const struct lk_products *products; /* who makes its products; NULL: the dialect's kernels (rows.h) */
     lk_status status;                   /* of the first failure; later calls do nothing */
 } lk_recorder;
 typedef void (*lk_record_function)(lk_recorder *recorder, const lk_command *command);
 
+/* What watchdogs leave to one submission: LORIKEET_SUBMIT_MS, else 100 ms, and on processors all the time there is. */
+double lk_submit_seconds(const lk_device_caps *caps);
 void lk_recorder_init(lk_recorder *recorder, lk_context *context, const lk_device_caps *caps);
 void lk_recorder_free(lk_recorder *recorder);
-/* All launches of a list of commands, in order. */
+/* All launches of a list of commands, in order. Those of a command that is estimated to take longer than a submission
+ * may are cut into parts, by rows of groups; that changes no result. */
 lk_status lk_record_commands(lk_recorder *recorder, const lk_command *commands, int count);
 
 /* Begins a launch with `group` lanes in each group; the calls below add to it. NULL, which they accept, after a

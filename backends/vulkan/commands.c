@@ -5,8 +5,6 @@
 #include "backends/vulkan/hazards.h"
 #include "backends/vulkan/vulkan.h"
 
-static const double MAX_PART_SECONDS = 0.1; /* estimated; on processors nobody watches */
-
 typedef struct part {
     VkCommandBuffer buffer;
     int32_t first, last; /* commands */
@@ -41,8 +39,7 @@ typedef struct recording {
     lk_vk_device *device;
     lk_commands *list;
     lk_recorder recorder;
-    call *calls;
-    int32_t capacity;
+    call *calls; /* one per launch */
 } recording;
 
 static lk_status fail_at(const recording *self, lk_status status, int32_t command) {
@@ -53,25 +50,14 @@ static lk_status fail_at(const recording *self, lk_status status, int32_t comman
 /* ---- launches ---- */
 
 static lk_status describe(recording *self) {
-    const lk_commands *list = self->list;
-    for (int32_t i = 0; i < list->num_commands; i++) {
-        int32_t first = self->recorder.count;
-        ((lk_record_function)list->commands[i].kernel->run)(&self->recorder, &list->commands[i]);
-        if (self->recorder.status != LK_OK) {
-            return fail_at(self, self->recorder.status, i);
-        }
-        if (self->recorder.count > self->capacity) {
-            int32_t capacity = self->recorder.count * 2;
-            call *grown = lk_realloc(self->recorder.context, self->calls, (size_t)capacity, sizeof *grown);
-            if (grown == NULL) {
-                return lk_out_of_memory(self->recorder.context, (size_t)capacity * sizeof *grown, "a command list");
-            }
-            self->calls = grown;
-            self->capacity = capacity;
-        }
-        for (int32_t j = first; j < self->recorder.count; j++) {
-            self->calls[j] = (call){.command = i};
-        }
+    LK_TRY(lk_record_commands(&self->recorder, self->list->commands, self->list->num_commands));
+    self->calls = lk_calloc(self->recorder.context, (size_t)self->recorder.count + 1, sizeof *self->calls);
+    if (self->calls == NULL) {
+        return lk_out_of_memory(self->recorder.context, (size_t)self->recorder.count * sizeof *self->calls,
+                                "a command list");
+    }
+    for (int32_t i = 0; i < self->recorder.count; i++) {
+        self->calls[i].command = self->recorder.launches[i].command;
     }
     return LK_OK;
 }
@@ -253,15 +239,24 @@ static lk_status record_launch(recording *self, const parts *target, int32_t ind
                                        (uint32_t)launch->num_parameters * (uint32_t)sizeof launch->parameters[0],
                                        launch->parameters);
     }
-    device->api.vkCmdDispatch(buffer, (uint32_t)launch->groups[0], (uint32_t)launch->groups[1], 1);
+    device->api.vkCmdDispatchBase(buffer, (uint32_t)-LK_MIN(launch->first, 0), (uint32_t)LK_MAX(launch->first, 0), 0,
+                                  (uint32_t)launch->groups[0], (uint32_t)launch->groups[1], 1);
     return LK_OK;
 }
 
-static double estimate(const recording *self, int32_t command) {
-    const lk_command *c = &self->list->commands[command];
-    return c->kernel->cost != NULL && !self->device->device.caps.is_cpu
-               ? c->kernel->cost(&self->device->device.caps, c->node)
-               : 0.0;
+/* Begins another part where this launch would make the last one too long. */
+static lk_status make_room(recording *self, parts *target, int32_t command, double more, double *seconds) {
+    double most = self->recorder.most_seconds;
+    if (target->count == 0 || (most > 0.0 && *seconds > 0.0 && *seconds + more > most)) {
+        if (target->count > 0) {
+            LK_TRY(end_part(self, target, false));
+        }
+        LK_TRY(begin_part(self, target, command));
+        *seconds = 0.0;
+    }
+    *seconds += more;
+    target->parts[target->count - 1].last = command;
+    return LK_OK;
 }
 
 static lk_status record_all(recording *self, parts *target, lk_vk_hazards *hazards) {
@@ -269,22 +264,19 @@ static lk_status record_all(recording *self, parts *target, lk_vk_hazards *hazar
     double seconds = 0.0;
     int32_t next = 0;
     for (int32_t i = 0; i < self->list->num_commands; i++) {
-        double more = estimate(self, i);
-        if (target->count == 0 || seconds + more > MAX_PART_SECONDS) {
-            if (target->count > 0) {
-                LK_TRY(end_part(self, target, false));
-            }
-            LK_TRY(begin_part(self, target, i));
-            seconds = 0.0;
-        }
-        seconds += more;
-        target->parts[target->count - 1].last = i;
-        if (is_timed) {
-            take_time(self, target, i);
-            lk_vk_hazards_clear(hazards);
-        }
+        bool begins = true;
         for (; next < self->recorder.count && self->calls[next].command == i; next++) {
+            LK_TRY(make_room(self, target, i, self->recorder.launches[next].seconds, &seconds));
+            if (is_timed && begins) {
+                take_time(self, target, i);
+                lk_vk_hazards_clear(hazards);
+            }
+            begins = false;
             LK_TRY(record_launch(self, target, next, hazards));
+        }
+        if (is_timed && begins) { /* a command without launches takes no time, but has its place in the list */
+            LK_TRY(make_room(self, target, i, 0.0, &seconds));
+            take_time(self, target, i);
         }
     }
     if (is_timed) {
@@ -336,6 +328,7 @@ lk_status lk_vulkan_compile(lk_device *device, const lk_command *commands, int c
     list->num_commands = count;
     recording work = {.device = self, .list = list};
     lk_recorder_init(&work.recorder, device->context, &self->shape);
+    work.recorder.most_seconds = lk_submit_seconds(&device->caps); /* the shape says it is no processor */
     lk_status status = build(&work);
     lk_free(device->context, work.calls);
     lk_recorder_free(&work.recorder);

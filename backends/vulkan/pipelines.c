@@ -126,6 +126,7 @@ static VkResult make_pipeline(lk_vk_device *self, const lk_spirv *kernel, const 
         return error;
     }
     VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+                                        .flags = VK_PIPELINE_CREATE_DISPATCH_BASE,
                                         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                                                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                   .module = module,

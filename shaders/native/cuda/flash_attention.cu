@@ -15,10 +15,10 @@ enum {
 
 LK_NATIVE_KERNEL(const lk_bf16 *q, const lk_bf16 *k, const lk_bf16 *v, const int *cu_seqlens, float *o, float *lse,
                  int tokens, int heads, int kv_heads, int head_dim, int num_sequences, float scale, int causal,
-                 int window, int wants_o, int wants_lse, int lk_last) {
+                 int window, int wants_o, int wants_lse, int lk_first) {
     const int lane = lk_thread() % LK_WARP, warp = lk_thread() / LK_WARP;
-    const int blocks = (tokens + BQ - 1) / BQ, row = (blocks - 1 - lk_block_x()) * BQ; /* the longest first */
-    const int head = lk_block_y(), kv_head = head / (heads / kv_heads);
+    const int blocks = (tokens + BQ - 1) / BQ, row = (blocks - 1 - LK_PLACE_X) * BQ; /* the longest first */
+    const int head = LK_PLACE_Y, kv_head = head / (heads / kv_heads);
     const sequences all = {cu_seqlens, num_sequences, causal, window};
     const lk_shared q_tile = lk_shared_start(), stages = q_tile + Q_BYTES, ranges = stages + 4 * K_BYTES;
     const span keys = span_of(all, row, BQ, false);

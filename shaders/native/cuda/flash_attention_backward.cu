@@ -18,10 +18,10 @@ enum {
 #ifdef LK_ENTRY_flash_attention_dq
 LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const lk_bf16 *v, const float *lse,
                  const float *delta, const int *cu_seqlens, float *dq, int tokens, int heads, int kv_heads,
-                 int head_dim, int num_sequences, float scale, int causal, int window, int lk_last) {
+                 int head_dim, int num_sequences, float scale, int causal, int window, int lk_first) {
     const int lane = lk_thread() % LK_WARP, warp = lk_thread() / LK_WARP;
-    const int blocks = (tokens + ROWS - 1) / ROWS, row = (blocks - 1 - lk_block_x()) * ROWS;
-    const int head = lk_block_y(), kv_head = head / (heads / kv_heads);
+    const int blocks = (tokens + ROWS - 1) / ROWS, row = (blocks - 1 - LK_PLACE_X) * ROWS;
+    const int head = LK_PLACE_Y, kv_head = head / (heads / kv_heads);
     const sequences all = {cu_seqlens, num_sequences, causal, window};
     const lk_shared q_tile = lk_shared_start(), do_tile = q_tile + ROW_BYTES, stages = do_tile + ROW_BYTES;
     const span keys = span_of(all, row, ROWS, false);
@@ -93,9 +93,9 @@ LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const l
 LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const lk_bf16 *v, const float *lse,
                  const float *delta, const int *cu_seqlens, float *dk, float *dv, int tokens, int heads, int kv_heads,
                  int head_dim, int num_sequences, float scale, int causal, int window, int wants_dk, int wants_dv,
-                 int lk_last) {
+                 int lk_first) {
     const int lane = lk_thread() % LK_WARP, warp = lk_thread() / LK_WARP;
-    const int row = lk_block_x() * ROWS, kv_head = lk_block_y(), group = heads / kv_heads;
+    const int row = LK_PLACE_X * ROWS, kv_head = LK_PLACE_Y, group = heads / kv_heads;
     const sequences all = {cu_seqlens, num_sequences, causal, window};
     const lk_shared k_tile = lk_shared_start(), v_tile = k_tile + ROW_BYTES, stages = v_tile + ROW_BYTES;
     const lk_shared statistics = stages + 2 * STAGE_BYTES; /* of two tiles: lse, then delta */

@@ -33,14 +33,14 @@ enum {
 LK_NATIVE_KERNEL(const lk_bf16 *a, const lk_bf16 *b, const lk_bf16 *low_a, const lk_bf16 *low_b, const float *c,
                  const float *bias, void *y, int M, int N, int K, int rank, int a_pitch, int b_pitch, int low_a_pitch,
                  int low_b_pitch, int has_c, int has_bias, int y_is_bf16, float alpha, int tiles_m, int tiles_n,
-                 int span, int lk_last) {
+                 int span, int lk_first) {
     /* bands of BAND rows of tiles, each gone through column by column */
-    int in_band = BAND * tiles_n, band = lk_block_x() / in_band, place = lk_block_x() % in_band;
+    int in_band = BAND * tiles_n, band = LK_PLACE_X / in_band, place = LK_PLACE_X % in_band;
     int band_rows = min(BAND, tiles_m - band * BAND);
     int row = (band * BAND + place % band_rows) * BM, column = place / band_rows * BN;
     /* this group's part of K, where it is shared among several: each makes a y of its own */
-    const int first = lk_block_y() * span, last = min(K, first + span), main_steps = (last - first + BK - 1) / BK;
-    const int steps = main_steps + (lk_block_y() == 0 ? (rank + BK - 1) / BK : 0);
+    const int first = LK_PLACE_Y * span, last = min(K, first + span), main_steps = (last - first + BK - 1) / BK;
+    const int steps = main_steps + (LK_PLACE_Y == 0 ? (rank + BK - 1) / BK : 0);
     const lk_shared stages = lk_shared_start();
     const int lane = lk_thread() % LK_WARP, warp = lk_thread() / LK_WARP;
     const int warp_row = warp / 2 * WM, warp_column = warp % 2 * WN;
@@ -113,7 +113,7 @@ LK_NATIVE_KERNEL(const lk_bf16 *a, const lk_bf16 *b, const lk_bf16 *low_a, const
         }
     }
 
-    const long long part = (long long)lk_block_y() * M * N;
+    const long long part = (long long)LK_PLACE_Y * M * N;
     const bool in_pairs = N % 2 == 0; /* then pairs of columns are whole, and aligned */
 #pragma unroll
     for (int i = 0; i < WM / 16; i++) {

@@ -1,9 +1,9 @@
 /* Rows of fp32, multiplied by `factor`, rounded to bf16, each beginning at a multiple of `pitch` elements: what the
  * tensor cores multiply. Beyond its columns a row is filled with zeros. */
-LK_NATIVE_KERNEL(const float *x, lk_bf16 *y, int rows, int columns, int pitch, float factor, int lk_last) {
+LK_NATIVE_KERNEL(const float *x, lk_bf16 *y, int rows, int columns, int pitch, float factor, int lk_first) {
     enum { GROUP = LK_SET_GROUP };
     int quads = pitch / 4; /* pitch is a multiple of 8 */
-    long long index = ((long long)lk_block_y() * lk_blocks_x() + lk_block_x()) * GROUP + lk_thread();
+    long long index = ((long long)LK_PLACE_Y * lk_blocks_x() + LK_PLACE_X) * GROUP + lk_thread();
     if (index >= (long long)rows * quads) {
         return;
     }

@@ -18,6 +18,11 @@ typedef unsigned short lk_bf16; /* the upper half of a float */
 typedef unsigned lk_shared;     /* an address in shared memory, in bytes */
 enum { LK_WARP = 32 };
 
+/* This group's place in a launch that may come in parts: a kernel's last parameter is lk_first, the part's first row of
+ * groups, or minus its first group of the only row (backends/shaders/launch.h). */
+#define LK_PLACE_X (lk_block_x() - (lk_first < 0 ? lk_first : 0))
+#define LK_PLACE_Y (lk_block_y() + (lk_first > 0 ? lk_first : 0))
+
 #ifdef __CUDACC__
 
 #define LK_DEVICE static __device__ __forceinline__
