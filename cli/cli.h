@@ -51,6 +51,7 @@ typedef struct cli_workspace {
     int dtype; /* index into cli_dtype_names */
     const char *model_path, *adapter_path;
     bool quiet, verbose;
+    lk_status failure;    /* of what could not be opened */
     lk_workload workload; /* what `auto` chooses a device for (cli_plan_for) */
     /* what they opened */
     lk_context *context;

@@ -12,6 +12,7 @@ static const char description[] =
     "Data files: .txt (plain text), .jsonl (a line is {\"text\": ..}, {\"prompt\": .., \"completion\": ..} or\n"
     "{\"messages\": [..]}), .ids (token ids, one sequence a line; after a TAB, optionally, as many labels).\n"
     "With --task classify: .tsv (class, TAB, text), .jsonl ({\"text\": .., \"label\": ..}).\n\n"
+    "With --device auto, a device that fails is given up, and the run goes on with the next one.\n\n"
     "Ctrl-C (or SIGTERM) finishes the step, saves the adapter and a checkpoint, and exits with 130 (143);\n"
     "--resume goes on from there. A second one ends the program at once.";
 
@@ -109,8 +110,32 @@ static int check_options(train_command *command, const cli_options *options) {
     return CLI_DONE;
 }
 
+/* The device of the session: "vulkan:0"; "" before there is one. */
+static void device_label(const train_command *command, char *label, size_t size) {
+    const char *name = command->workspace.session != NULL ? lk_session_device_name(command->workspace.session) : "";
+    snprintf(label, size, "%.*s", (int)strcspn(name, " "), name);
+}
+
+/* Whether the device may fail without the host, and another is left. */
+static bool may_be_lost(const train_command *command) {
+    char label[64];
+    device_label(command, label, sizeof(label));
+    return label[0] != '\0' && strncmp(label, "cpu", 3) != 0 && strncmp(label, "reference", 9) != 0;
+}
+
+static bool is_failure_of_device(const train_command *command, lk_status status) {
+    return (status == LK_STATUS_DEVICE || status == LK_STATUS_OUT_OF_MEMORY) && may_be_lost(command);
+}
+
 /* Reports a failure of the library. */
-static int checked(const train_command *command, lk_status status) {
+static int checked(train_command *command, lk_status status) {
+    if (is_failure_of_device(command, status)) {
+        command->failure = status;
+        if (command->is_auto) { /* go_on_elsewhere() says what comes of it */
+            cli_message("warning: %s", lk_error_message(command->workspace.context));
+            return CLI_FAILED;
+        }
+    }
     return status == LK_OK ? CLI_DONE : cli_library_failed(command->workspace.context, status);
 }
 
@@ -137,6 +162,7 @@ static int make_adapter(train_command *command) {
 static int make_trainer(train_command *command) {
     lk_train_options *options = &command->train_options;
     options->total_steps = command->steps;
+    options->keep_copy = may_be_lost(command);
     if (command->steps == 0) {
         lk_data_info info;
         lk_data_get_info(command->data, &info);
@@ -237,7 +263,11 @@ static int timed(train_command *command, train_phase phase, phase_function funct
 
 static int open_model(train_command *command) {
     cli_plan_for(&command->workspace, &command->adapter_options, &command->data_options, &command->train_options);
-    return cli_open_model(&command->workspace);
+    int result = cli_open_model(&command->workspace);
+    if (result != CLI_DONE && is_failure_of_device(command, command->workspace.failure)) {
+        command->failure = command->workspace.failure;
+    }
+    return result;
 }
 
 static int profile(train_command *command) {
@@ -250,7 +280,8 @@ static int profile(train_command *command) {
     return result;
 }
 
-static int run(train_command *command) {
+/* The run on one device. */
+static int attempt(train_command *command) {
     int result = timed(command, TRAIN_LOAD_MODEL, open_model);
     if (result == CLI_DONE) {
         result = timed(command, TRAIN_COMPILE, make_adapter);
@@ -266,7 +297,7 @@ static int run(train_command *command) {
         train_print_start(command);
         result = train_log_open(command);
     }
-    if (result == CLI_DONE) {
+    if (result == CLI_DONE && command->lost[0] == '\0') {
         result = validate(command, &command->val_loss_before);
     }
     if (result == CLI_DONE) {
@@ -292,6 +323,61 @@ static int run(train_command *command) {
     return result == CLI_DONE && stopped_by != 0 ? CLI_SIGNAL + stopped_by : result;
 }
 
+static void close_attempt(train_command *command) {
+    lk_evaluator_destroy(command->evaluator);
+    lk_trainer_destroy(command->trainer);
+    lk_data_destroy(command->val_data);
+    lk_data_destroy(command->data);
+    command->evaluator = NULL;
+    command->trainer = NULL;
+    command->val_data = command->data = NULL;
+    cli_workspace_close(&command->workspace);
+}
+
+/* After a failure of the device: keeps the state, and where `auto` may take another device, makes ready for it. */
+static bool go_on_elsewhere(train_command *command) {
+    char label[64];
+    device_label(command, label, sizeof(label));
+    bool has_state = command->trainer != NULL;
+    if (has_state && lk_trainer_save_checkpoint(command->trainer, command->checkpoint) != LK_OK) {
+        cli_message("warning: the state is not saved: %s", lk_error_message(command->workspace.context));
+        return false;
+    }
+    size_t used = strlen(command->lost);
+    bool has_room = used + strlen(label) + 2 < sizeof(command->lost);
+    if (!command->is_auto || !has_room) {
+        if (has_state) {
+            cli_message("the state is kept in %s: the same command with --resume goes on, also with another --device",
+                        command->checkpoint);
+        }
+        return false;
+    }
+    snprintf(command->lost + used, sizeof(command->lost) - used, "%s%s", used > 0 ? "," : "", label);
+    cli_message("warning: %s is given up; the run goes on with the next device%s", label,
+                has_state ? ", from the state that was kept" : "");
+    command->resume = command->resume || has_state;
+    return true;
+}
+
+static int run(train_command *command) {
+    lk_session_options *options = &command->workspace.session_options;
+    const char *device = options->device != NULL ? options->device : getenv("LORIKEET_DEVICE");
+    command->is_auto = device == NULL || device[0] == '\0' || strcmp(device, "auto") == 0;
+    options->exclude = command->lost;
+    for (;;) {
+        command->failure = LK_OK;
+        int result = attempt(command);
+        if (result == CLI_DONE || command->failure == LK_OK || !go_on_elsewhere(command)) {
+            return result;
+        }
+        result = train_log_close(command, CLI_DONE);
+        close_attempt(command);
+        if (result != CLI_DONE) {
+            return result;
+        }
+    }
+}
+
 int cli_command_train(int argc, const char **argv) {
     train_command command = {.epochs = 1, .best_step = -1};
     cli_options options = {0};
@@ -315,11 +401,7 @@ int cli_command_train(int argc, const char **argv) {
         }
     }
     result = train_log_close(&command, result);
-    lk_evaluator_destroy(command.evaluator);
-    lk_trainer_destroy(command.trainer);
-    lk_data_destroy(command.val_data);
-    lk_data_destroy(command.data);
-    cli_workspace_close(&command.workspace);
+    close_attempt(&command);
     free(command.checkpoint);
     cli_options_free(&options);
     return result;

@@ -49,6 +49,10 @@ typedef struct train_command {
     double best_val_loss;
     int64_t best_step, validations_since_best; /* best_step -1: none yet */
     bool stopped_early;
+    /* devices that failed */
+    lk_status failure; /* DEVICE or OUT_OF_MEMORY: what ended this attempt */
+    bool is_auto;      /* so that another may be taken */
+    char lost[256];    /* separated by commas */
 } train_command;
 
 /* Each returns an exit status where it can fail. */

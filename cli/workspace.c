@@ -68,6 +68,11 @@ int cli_open_context(cli_workspace *workspace) {
     return status == LK_OK ? CLI_DONE : cli_library_failed(NULL, status);
 }
 
+static int open_failed(cli_workspace *workspace, lk_status status) {
+    workspace->failure = status;
+    return cli_library_failed(workspace->context, status);
+}
+
 int cli_open_session(cli_workspace *workspace) {
     int result = cli_open_context(workspace);
     if (result != CLI_DONE) {
@@ -81,7 +86,7 @@ int cli_open_session(cli_workspace *workspace) {
         return cli_usage("%s", lk_error_message(workspace->context));
     }
     if (status != LK_OK) {
-        return cli_library_failed(workspace->context, status);
+        return open_failed(workspace, status);
     }
     if (workspace->verbose) {
         cli_message("device %s: %s", lk_session_device_name(workspace->session), lk_session_reason(workspace->session));
@@ -107,7 +112,7 @@ int cli_open_model(cli_workspace *workspace) {
     }
     lk_status status =
         lk_model_load(workspace->session, workspace->model_path, &workspace->model_options, &workspace->model);
-    return status == LK_OK ? CLI_DONE : cli_library_failed(workspace->context, status);
+    return status == LK_OK ? CLI_DONE : open_failed(workspace, status);
 }
 
 int cli_open_adapter(cli_workspace *workspace) {
@@ -115,7 +120,7 @@ int cli_open_adapter(cli_workspace *workspace) {
         return CLI_DONE;
     }
     lk_status status = lk_adapter_load(workspace->model, workspace->adapter_path, &workspace->adapter);
-    return status == LK_OK ? CLI_DONE : cli_library_failed(workspace->context, status);
+    return status == LK_OK ? CLI_DONE : open_failed(workspace, status);
 }
 
 void cli_workspace_close(cli_workspace *workspace) {
@@ -123,6 +128,10 @@ void cli_workspace_close(cli_workspace *workspace) {
     lk_model_destroy(workspace->model);
     lk_session_destroy(workspace->session);
     lk_context_destroy(workspace->context);
+    workspace->adapter = NULL;
+    workspace->model = NULL;
+    workspace->session = NULL;
+    workspace->context = NULL;
 }
 
 void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {

@@ -371,6 +371,9 @@ typedef struct lk_train_options {
     /* > 0: the least recomputation with which a step's planned memory (lk_memory_report.total) is at most this many
      * bytes; an error where there is none. Default 0 */
     int64_t memory_budget;
+    /* Keep a copy of the adapter and its moments in the host's memory, from which a checkpoint can be written when the
+     * device is lost. It is renewed after steps, as often as that takes 2 % of the time. Default false */
+    bool keep_copy;
 } lk_train_options;
 LK_API void lk_train_options_init(lk_train_options *options);
 
@@ -402,11 +405,14 @@ LK_API lk_status lk_trainer_create_mixed(lk_model *model, lk_adapter *adapter, l
 LK_API lk_status lk_trainer_get_losses(const lk_trainer *trainer, double *losses, size_t count);
 LK_API void lk_trainer_destroy(lk_trainer *trainer);
 /* One optimizer step. NUMERIC when the loss or the gradient is not finite: the message names the step and the op where
- * the first such value arises; the adapter keeps its values from before the step. */
+ * the first such value arises; the adapter keeps its values from before the step. DEVICE or OUT_OF_MEMORY when the
+ * device fails: the message names the op. Then lk_trainer_save_checkpoint is all that can be done with the trainer, and
+ * only with keep_copy: a trainer on another device goes on from there. */
 LK_API lk_status lk_trainer_step(lk_trainer *trainer, lk_step_report *report);
 /* Steps done so far. */
 LK_API int64_t lk_trainer_steps(const lk_trainer *trainer);
-/* Everything needed to go on bit for bit (adapter, moments, step, place in the data), written as a folder. */
+/* Everything needed to go on bit for bit (adapter, moments, step, place in the data), written as a folder. With
+ * keep_copy a device that has failed is not asked: the state is then that after the step of the last copy. */
 LK_API lk_status lk_trainer_save_checkpoint(lk_trainer *trainer, const char *folder);
 /* Into a trainer made with the same options and data; a mismatch is an error that names the field. */
 LK_API lk_status lk_trainer_load_checkpoint(lk_trainer *trainer, const char *folder);

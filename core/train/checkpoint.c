@@ -33,21 +33,66 @@ static int32_t num_state(const lk_trainer *trainer) {
     return PER_TENSOR * lk_adapter_num_trained(trainer->adapter) + trainer->adapter->num_states;
 }
 
-/* All state in host memory, one block. */
-static lk_status download_state(lk_trainer *trainer, char **block, size_t *bytes) {
-    *bytes = 0;
-    for (int32_t i = 0; i < num_state(trainer); i++) {
-        *bytes += state_variable(trainer, i)->bytes;
+void lk_train_state_free(lk_context *context, lk_train_state *state) {
+    lk_free_aligned(context, state->block);
+    *state = (lk_train_state){0};
+}
+
+/* Into a block that may be there already. */
+static lk_status download_state(lk_trainer *trainer, lk_train_state *out) {
+    if (out->block == NULL) {
+        for (int32_t i = 0; i < num_state(trainer); i++) {
+            out->bytes += state_variable(trainer, i)->bytes;
+        }
+        out->block = lk_alloc_aligned(trainer->context, out->bytes);
+        if (out->block == NULL) {
+            return lk_out_of_memory(trainer->context, out->bytes, "a copy of the state");
+        }
     }
-    *block = lk_alloc_aligned(trainer->context, *bytes);
-    if (*block == NULL) {
-        return lk_out_of_memory(trainer->context, *bytes, "a checkpoint");
-    }
-    char *cursor = *block;
+    char *cursor = out->block;
     for (int32_t i = 0; i < num_state(trainer); i++) {
         LK_TRY(lk_variable_download(state_variable(trainer, i), cursor));
         cursor += state_variable(trainer, i)->bytes;
     }
+    out->step = trainer->step;
+    out->micro_batches = trainer->micro_batches;
+    out->place = lk_batch_iterator_state(trainer->iterator);
+    return LK_OK;
+}
+
+lk_status lk_trainer_renew_copy(lk_trainer *trainer) {
+    static const double share = 0.02; /* of the time */
+    double now = lk_seconds();
+    if (!trainer->options.keep_copy ||
+        (trainer->copy.block != NULL && share * (now - trainer->copied_at) < trainer->copy_seconds)) {
+        return LK_OK;
+    }
+    LK_TRY(download_state(trainer, &trainer->spare)); /* the copy stays whole if this fails */
+    lk_train_state renewed = trainer->spare;
+    trainer->spare = trainer->copy;
+    trainer->copy = renewed;
+    trainer->copied_at = lk_seconds();
+    trainer->copy_seconds = trainer->copied_at - now;
+    return LK_OK;
+}
+
+static bool is_device_failure(lk_status status) {
+    return status == LK_STATUS_DEVICE || status == LK_STATUS_OUT_OF_MEMORY;
+}
+
+/* From the device, or where it has failed the copy. */
+static lk_status take_state(lk_trainer *trainer, lk_train_state *out, const lk_train_state **state) {
+    lk_status status = trainer->failed;
+    *state = out;
+    if (status == LK_OK) {
+        status = download_state(trainer, out);
+    }
+    if (!is_device_failure(status) || trainer->copy.block == NULL) {
+        return status == LK_OK || trainer->failed == LK_OK
+                   ? status
+                   : lk_fail(trainer->context, status, "the device has failed, and no copy of the state was kept");
+    }
+    *state = &trainer->copy;
     return LK_OK;
 }
 
@@ -119,15 +164,14 @@ static void hash_text(const char *block, size_t bytes, char out[24]) {
     snprintf(out, 24, "%016" PRIx64, lk_hash64(block, bytes, 0));
 }
 
-static lk_status save(lk_trainer *trainer, const char *tensors, const char *json, const char *block, size_t bytes) {
-    lk_batch_state place = lk_batch_iterator_state(trainer->iterator);
+static lk_status save(lk_trainer *trainer, const char *tensors, const char *json, const lk_train_state *state) {
     char hash[24];
-    hash_text(block, bytes, hash);
-    LK_TRY(write_tensors(trainer, tensors, block));
+    hash_text(state->block, state->bytes, hash);
+    LK_TRY(write_tensors(trainer, tensors, state->block));
     json_t *root =
-        json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:o}", "format_version", 1, "step", (json_int_t)trainer->step,
-                  "micro_batches", (json_int_t)trainer->micro_batches, "epoch", (json_int_t)place.epoch, "position",
-                  (json_int_t)place.position, "state_hash", hash, "settings", settings_of(trainer));
+        json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:o}", "format_version", 1, "step", (json_int_t)state->step,
+                  "micro_batches", (json_int_t)state->micro_batches, "epoch", (json_int_t)state->place.epoch,
+                  "position", (json_int_t)state->place.position, "state_hash", hash, "settings", settings_of(trainer));
     if (root == NULL) {
         return lk_out_of_memory(trainer->context, 0, "a checkpoint");
     }
@@ -170,24 +214,24 @@ lk_status lk_trainer_save_checkpoint(lk_trainer *trainer, const char *folder) {
                        folder);
     }
     checkpoint_paths paths = {0}, earlier = {0};
-    char *block = NULL;
-    size_t bytes;
-    lk_status status = lk_make_directories(trainer->context, folder);
+    lk_train_state own = {0};
+    const lk_train_state *state = NULL;
+    lk_status status = take_state(trainer, &own, &state);
     if (status == LK_OK) {
-        status = make_paths(trainer, folder, trainer->step, &paths);
+        status = lk_make_directories(trainer->context, folder);
+    }
+    if (status == LK_OK) {
+        status = make_paths(trainer, folder, state->step, &paths);
     }
     int64_t before = status == LK_OK ? saved_step(trainer, paths.json) : -1;
     if (status == LK_OK) {
-        status = download_state(trainer, &block, &bytes);
+        status = save(trainer, paths.tensors, paths.json, state);
     }
-    if (status == LK_OK) {
-        status = save(trainer, paths.tensors, paths.json, block, bytes);
-    }
-    if (status == LK_OK && before >= 0 && before != trainer->step &&
+    if (status == LK_OK && before >= 0 && before != state->step &&
         make_paths(trainer, folder, before, &earlier) == LK_OK) {
         (void)remove(earlier.tensors); /* nothing refers to it any more */
     }
-    lk_free_aligned(trainer->context, block);
+    lk_train_state_free(trainer->context, &own);
     free_paths(trainer, &paths);
     free_paths(trainer, &earlier);
     return status;
@@ -293,6 +337,7 @@ static lk_status load(lk_trainer *trainer, const char *folder, const char *path,
     if (status == LK_OK) {
         trainer->step = step;
         trainer->micro_batches = micro_batches;
+        lk_train_state_free(context, &trainer->copy); /* of another run */
     }
     lk_free_aligned(context, block);
     free_paths(trainer, &paths);

@@ -324,6 +324,8 @@ void lk_trainer_destroy(lk_trainer *trainer) {
         lk_free(trainer->context, trainer->second);
         lk_free(trainer->context, trainer->held);
         lk_free(trainer->context, trainer->held_ids);
+        lk_train_state_free(trainer->context, &trainer->copy);
+        lk_train_state_free(trainer->context, &trainer->spare);
         lk_free(trainer->context, trainer);
     }
 }
@@ -469,10 +471,14 @@ static lk_status update(lk_trainer *trainer, lk_step_report *report) {
     return method->after_update != NULL ? method->after_update(adapter, trainer->step - 1) : LK_OK;
 }
 
-lk_status lk_trainer_step(lk_trainer *trainer, lk_step_report *report) {
+static lk_status step(lk_trainer *trainer, lk_step_report *report) {
     double start = lk_seconds();
+    if (trainer->copy.block == NULL) {
+        LK_TRY(lk_trainer_renew_copy(trainer));
+    }
     LK_TRY(lk_trainer_accumulate(trainer, report));
     LK_TRY(update(trainer, report));
+    LK_TRY(lk_trainer_renew_copy(trainer));
     report->step_seconds = lk_seconds() - start - report->data_seconds;
     return LK_OK;
 }
@@ -486,6 +492,19 @@ lk_status lk_trainer_get_losses(const lk_trainer *trainer, double *losses, size_
         losses[i] = trainer->parts[i].step_loss;
     }
     return LK_OK;
+}
+
+lk_status lk_trainer_step(lk_trainer *trainer, lk_step_report *report) {
+    if (trainer->failed != LK_OK) {
+        return lk_fail(trainer->context, trainer->failed, "the device has failed in an earlier step");
+    }
+    int64_t number = trainer->step + 1;
+    lk_status status = step(trainer, report);
+    if (status == LK_STATUS_DEVICE || status == LK_STATUS_OUT_OF_MEMORY) {
+        trainer->failed = status;
+        return lk_fail_within(trainer->context, status, "step %lld", (long long)number);
+    }
+    return status;
 }
 
 int64_t lk_trainer_steps(const lk_trainer *trainer) {

@@ -7,6 +7,14 @@
 #include "core/train/step_inputs.h"
 #include "core/train/step_parts.h"
 
+/* All that a run goes on from, in the host's memory. */
+typedef struct lk_train_state {
+    char *block; /* the trained tensors and their moments */
+    size_t bytes;
+    int64_t step, micro_batches;
+    lk_batch_state place;
+} lk_train_state;
+
 struct lk_trainer {
     lk_context *context;
     lk_model *model;
@@ -31,6 +39,9 @@ struct lk_trainer {
     lk_variable *adapter_rows;
     lk_batch *held; /* copies of a step's micro-batches: the loss is a mean over all their targets */
     int32_t *held_ids;
+    lk_train_state copy, spare; /* with keep_copy; the spare is what the next copy goes to */
+    double copied_at, copy_seconds;
+    lk_status failed; /* DEVICE or OUT_OF_MEMORY: the device did in a step; LK_OK: it did not */
 };
 
 /* As lk_trainer_create; with plan_only nothing is allocated on a device and no step can be taken. */
@@ -45,6 +56,9 @@ lk_status lk_trainer_create_plan(lk_model *model, lk_adapter *adapter, lk_data *
 
 /* The first half of a step: forward and backward over its micro-batches; the gradient sums are then the gradients. */
 lk_status lk_trainer_accumulate(lk_trainer *trainer, lk_step_report *report);
+/* (checkpoint.c) Copies the state to the host's memory, if that is asked for and due. */
+lk_status lk_trainer_renew_copy(lk_trainer *trainer);
+void lk_train_state_free(lk_context *context, lk_train_state *state);
 lk_status lk_trainer_clear_gradients(lk_trainer *trainer);
 
 #endif

@@ -13,6 +13,7 @@ typedef struct fake_device {
     const double *seconds; /* pairs with kernels[]; NULL: the time that passes */
     const char *const *clocked;
     int num_clocked;
+    bool is_lost, loses; /* after a failure all calls fail */
     int countdown[FAKE_CALL_COUNT];
     lk_status failure[FAKE_CALL_COUNT];
 } fake_device;
@@ -38,7 +39,11 @@ static fake_device *fake_of(lk_device *device) {
 static lk_status enter(lk_device *device, fake_call call) {
     fake_device *self = fake_of(device);
     self->counters.calls[call]++;
+    if (self->is_lost) {
+        return lk_fail(device->context, LK_STATUS_DEVICE, "the device is lost");
+    }
     if (self->countdown[call] > 0 && --self->countdown[call] == 0) {
+        self->is_lost = self->loses;
         return lk_fail(device->context, self->failure[call], "injected failure");
     }
     return LK_OK;
@@ -374,6 +379,11 @@ void fake_device_set_clock(lk_device *device, const char *const *kernels, const 
     fake_of(device)->clocked = kernels;
     fake_of(device)->seconds = seconds;
     fake_of(device)->num_clocked = count;
+}
+
+void fake_device_lose(lk_device *device, fake_call call, int nth) {
+    fake_device_fail(device, call, nth, LK_STATUS_DEVICE);
+    fake_of(device)->loses = true;
 }
 
 void fake_device_fail(lk_device *device, fake_call call, int nth, lk_status status) {

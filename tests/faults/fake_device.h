@@ -38,5 +38,7 @@ void fake_device_be_wrong(lk_device *device, const char *kernel);
 void fake_device_set_clock(lk_device *device, const char *const *kernels, const double *seconds, int count);
 /* The nth call from now (1: the next) of this kind fails with this status; 0: none does. */
 void fake_device_fail(lk_device *device, fake_call call, int nth, lk_status status);
+/* The same with DEVICE, and from then on every call of any kind fails. */
+void fake_device_lose(lk_device *device, fake_call call, int nth);
 
 #endif

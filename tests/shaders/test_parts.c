@@ -1,5 +1,5 @@
-/* Launches that are cut so that no submission takes longer than a watchdog allows: the parts are the whole, and give the
- * same bits on every device that is here. */
+/* Launches that are cut so that no submission takes longer than a watchdog allows: the parts are the whole, and give
+ * the same bits on every device that is here. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -281,11 +281,12 @@ START_TEST(test_long_lists_are_submitted_in_parts) {
     chain self;
     open_with(&caps);
     open_chain(&self);
-    count_submissions(100);
+    count_submissions(1000);
     for (int i = 0; i < 3; i++) {
         fixture_run(self.program);
     }
-    ck_assert_int_eq(submissions, 3 * (_i == 0 ? 4 : 1));
+    /* more than one for each of the four commands, which are cut, and as many in every run */
+    ck_assert(_i == 0 ? submissions > 3 * 4 && submissions % 3 == 0 : submissions == 3);
     check_chain(&self);
     close_chain(&self);
 }

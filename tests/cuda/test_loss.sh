@@ -1,0 +1,64 @@
+# A GPU that is lost in the middle of a run, while the state is saved, and while kernels are loaded: with --device auto
+# the run goes on with the next device from the state that was kept; by name it ends with status 1 and can be resumed.
+# The GPU is the mock's.
+set -eu
+program=$LK_BUILD_DIR/lorikeet
+mock=$LK_BUILD_DIR/tests/cuda/mock/liblorikeet_mock_cuda.so
+if [ ! -x "$program" ] || [ ! -f "$mock" ]; then
+    echo "SKIP: the program or the mock driver was not built"
+    exit 77
+fi
+fail() {
+    echo "$*"
+    cat "$folder/err"
+    exit 1
+}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+LORIKEET_CACHE_DIR=$folder/cache LORIKEET_CUDA_DRIVER=$mock
+export LORIKEET_CACHE_DIR LORIKEET_CUDA_DRIVER
+
+# train NAME DEVICE [OPTION...]: its exit status is left in $status
+train() {
+    name=$1 device=$2
+    shift 2
+    status=0
+    "$program" train --model "$LK_SOURCE_DIR/tests/data/models/stories260k" --data "$LK_SOURCE_DIR/data/tinyshakespeare.txt" \
+        --out "$folder/$name" --steps 4 --batch 4 --seq 64 --rank 4 --targets q_proj --layers 0 --lr 1e-3 --seed 5 \
+        --device "$device" --threads 1 --log "$folder/$name.jsonl" "$@" >"$folder/out" 2>"$folder/err" || status=$?
+}
+# the loss of the last step is that of the run without a failure
+check_loss() {
+    for name in whole "$1"; do
+        sed -n 's/.*"step": *4,.*"loss": *\([0-9.]*\).*/\1/p' "$folder/$name.jsonl" | tail -n 1
+    done | awk -v name="$1" '{ v[NR] = $1 } END { d = v[1] - v[2]; if (NR != 2 || d > 1e-4 || d < -1e-4) {
+        print name ": the last loss is " v[2] ", not " v[1]; exit 1 } }' || fail "$1: other losses"
+}
+
+train whole cuda
+[ "$status" -eq 0 ] || fail "the run without a failure: status $status"
+train chosen auto
+grep -q '^lorikeet train: cuda:0 ' "$folder/err" || fail "auto does not take the GPU: nothing is tested"
+check_loss chosen
+
+for plan in kernel:200:719 cuMemcpyDtoHAsync_v2:40:700 cuMemAlloc_v2:3:2 cuModuleLoadData:1:719; do
+    name=$(echo "$plan" | tr ':' '-')
+    LK_MOCK_CUDA_FAIL=$plan
+    export LK_MOCK_CUDA_FAIL
+    train "$name" auto --save-every 1
+    unset LK_MOCK_CUDA_FAIL
+    [ "$status" -eq 0 ] || fail "$plan: status $status"
+    grep -q 'warning: .*cuda:0' "$folder/err" || fail "$plan: no warning"
+    check_loss "$name"
+    echo "$plan: $(grep -c warning "$folder/err") warnings"
+done
+
+LK_MOCK_CUDA_FAIL=kernel:200:719
+export LK_MOCK_CUDA_FAIL
+train named cuda
+unset LK_MOCK_CUDA_FAIL
+[ "$status" -eq 1 ] || fail "by name: status $status"
+grep -q -- '--resume goes on' "$folder/err" || fail "by name: nothing is said of the state"
+train named cpu --resume
+[ "$status" -eq 0 ] || fail "resuming on the CPU: status $status"
+check_loss named
