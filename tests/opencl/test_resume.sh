@@ -1,0 +1,2 @@
+# See tests/common/resume.sh.
+exec sh "$LK_SOURCE_DIR/tests/common/resume.sh" opencl
