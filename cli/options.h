@@ -33,7 +33,7 @@ typedef struct cli_option {
     bool required, given;
 } cli_option;
 
-enum { CLI_MAX_OPTIONS = 64, CLI_MAX_TEXTS = 32 };
+enum { CLI_MAX_OPTIONS = 96, CLI_MAX_TEXTS = 32 };
 
 /* The values of an option that may be given several times, in order; NULL behind the last one. */
 typedef struct cli_texts {

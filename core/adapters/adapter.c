@@ -499,7 +499,7 @@ static lk_status name_all_linear(lk_adapter *adapter) {
     for (int32_t i = 0; i < adapter->model->num_sites; i++) {
         const lk_linear_site *site = &adapter->model->sites[i];
         const char *name = last_segment(site->path);
-        bool known = site->is_head;
+        bool known = site->is_head || site->is_embedding;
         for (int32_t j = 0; j < i && !known; j++) {
             known = strcmp(last_segment(adapter->model->sites[j].path), name) == 0;
         }

@@ -63,7 +63,7 @@ static lk_status download_state(lk_trainer *trainer, lk_train_state *out) {
 lk_status lk_trainer_renew_copy(lk_trainer *trainer) {
     static const double share = 0.02; /* of the time */
     double now = lk_seconds();
-    if (!trainer->options.keep_copy ||
+    if (!trainer->options.keep_copy || trainer->num_parts > 0 || /* several adapters: there are no checkpoints of it */
         (trainer->copy.block != NULL && share * (now - trainer->copied_at) < trainer->copy_seconds)) {
         return LK_OK;
     }
