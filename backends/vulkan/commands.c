@@ -239,8 +239,13 @@ static lk_status record_launch(recording *self, const parts *target, int32_t ind
                                        (uint32_t)launch->num_parameters * (uint32_t)sizeof launch->parameters[0],
                                        launch->parameters);
     }
-    device->api.vkCmdDispatchBase(buffer, (uint32_t)-LK_MIN(launch->first, 0), (uint32_t)LK_MAX(launch->first, 0), 0,
-                                  (uint32_t)launch->groups[0], (uint32_t)launch->groups[1], 1);
+    uint32_t first_column = (uint32_t)-LK_MIN(launch->first, 0), first_row = (uint32_t)LK_MAX(launch->first, 0);
+    uint32_t columns = (uint32_t)launch->groups[0], rows = (uint32_t)launch->groups[1];
+    if (first_column == 0 && first_row == 0) { /* validation layers do not follow the other */
+        device->api.vkCmdDispatch(buffer, columns, rows, 1);
+    } else {
+        device->api.vkCmdDispatchBase(buffer, first_column, first_row, 0, columns, rows, 1);
+    }
     return LK_OK;
 }
 
