@@ -42,7 +42,9 @@ static void declare(train_command *command, cli_options *options) {
               "stop when so many validations in a row bring no lower loss, and keep the adapter of the best; 0: not");
     cli_batch_options(&command->data_options, options);
     cli_flag(options, "no-shuffle", 0, &command->data_options.shuffle, false, "take the data in order");
+    command->first_adapter_option = options->count;
     cli_adapter_options(&command->adapter_options, options);
+    command->end_adapter_options = options->count;
     cli_text(options, "init-adapter", 0, &command->init_adapter, "DIR",
              "start from this adapter, which then decides method, rank, alpha and targets");
     cli_optimizer_options(&command->train_options, &command->schedule, &command->recompute, options);
@@ -65,29 +67,6 @@ static int check_options(train_command *command, const cli_options *options) {
     if (mixed != CLI_DONE) {
         return mixed;
     }
-    static const char *const fixed[] = {"method",
-                                        "rank",
-                                        "alpha",
-                                        "targets",
-                                        "dropout",
-                                        "layers",
-                                        "bias",
-                                        "rslora",
-                                        "save-projection",
-                                        "decompose-both",
-                                        "decompose-factor",
-                                        "block-size",
-                                        "block-share",
-                                        "cayley-terms",
-                                        "init-rank",
-                                        "tinit",
-                                        "tfinal",
-                                        "delta-t",
-                                        "orth-reg-weight",
-                                        "delta-ratio",
-                                        "delta-warmup",
-                                        "growth-threshold",
-                                        "init"};
     if (cli_given(options, "steps") && cli_given(options, "epochs")) {
         return cli_usage("--steps and --epochs exclude each other");
     }
@@ -97,9 +76,10 @@ static int check_options(train_command *command, const cli_options *options) {
     if (command->early_stopping > 0 && command->val_every == 0) {
         return cli_usage("--early-stopping needs --val-every N");
     }
-    for (size_t i = 0; command->init_adapter != NULL && i < sizeof(fixed) / sizeof(fixed[0]); i++) {
-        if (cli_given(options, fixed[i])) {
-            cli_message("warning: --%s is taken from the adapter in %s", fixed[i], command->init_adapter);
+    for (int i = command->first_adapter_option; command->init_adapter != NULL && i < command->end_adapter_options;
+         i++) {
+        if (options->rows[i].given) {
+            cli_message("warning: --%s is taken from the adapter in %s", options->rows[i].name, command->init_adapter);
         }
     }
     command->adapter_options.seed = command->seed;

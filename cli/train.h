@@ -25,6 +25,7 @@ typedef struct train_command {
     lk_data_options data_options;
     lk_train_options train_options;
     int schedule, recompute;
+    int first_adapter_option, end_adapter_options; /* among the options: what --init-adapter decides */
     const char *data_path, *val_path, *out, *init_adapter, *log_path;
     cli_texts mix; /* NAME=FILE: several adapters */
     int64_t steps, epochs, save_every, val_every;
