@@ -102,13 +102,13 @@ static int run_script(command *self, const char *script, const char *json) {
 }
 
 static int run(command *self) {
-    char script[1024], json[] = "/tmp/lorikeet-compare-XXXXXX";
+    char script[1024], json[1024];
     if (!bench_peer_script(self->script, "compare.py", script, sizeof script)) {
         return CLI_FAILED;
     }
-    int file = mkstemp(json);
+    int file = cli_temporary_path("compare", json, sizeof json) ? mkstemp(json) : -1;
     if (file < 0) {
-        return cli_failed("cannot make a file in /tmp");
+        return cli_failed("%s: cannot make a temporary file", json);
     }
     close(file);
     int result = run_script(self, script, json);

@@ -46,13 +46,11 @@ static int write_model(bench_model *model) {
 
 int bench_model_open(bench_model *model, int32_t threads) {
     cli_workspace *workspace = model->workspace;
-    const char *parent = getenv("TMPDIR");
-    if (model->folder[0] == '\0') {
-        snprintf(model->folder, sizeof model->folder, "%s/lorikeet-bench-XXXXXX", parent != NULL ? parent : "/tmp");
-        if (mkdtemp(model->folder) == NULL) {
-            model->folder[0] = '\0';
-            return cli_failed("cannot make a folder in %s", parent != NULL ? parent : "/tmp");
-        }
+    if (model->folder[0] == '\0' &&
+        (!cli_temporary_path("bench", model->folder, sizeof model->folder) || mkdtemp(model->folder) == NULL)) {
+        int result = cli_failed("%s: cannot make a temporary folder", model->folder);
+        model->folder[0] = '\0';
+        return result;
     }
     int32_t option = workspace->session_options.threads;
     workspace->session_options.threads = threads > 0 ? threads : option;

@@ -96,6 +96,8 @@ json_t *cli_classification_json(const lk_evaluator *evaluator, const lk_eval_rep
 /* Whether a folder can be written there, before hours are spent on what it is for. A path that is not there yet is
  * fine. */
 int cli_check_folder(const char *option, const char *path);
+/* A template for mkdtemp and mkstemp in TMPDIR, else /tmp: ".../lorikeet-<what>-XXXXXX". False: it does not fit. */
+bool cli_temporary_path(const char *what, char *path, size_t size);
 double cli_seconds(void);     /* monotonic */
 size_t cli_peak_memory(void); /* the largest resident size so far in bytes; 0: unknown */
 /* "1.5 GiB"; the text lies in buffer. */

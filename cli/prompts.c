@@ -125,9 +125,7 @@ static void remove_folder(const char *folder) {
 static int measure_merged(cli_workspace *workspace, const char *prompt, const lk_generate_options *options,
                           int64_t max_tokens) {
     char folder[256];
-    const char *temporary = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/lorikeet-merged-XXXXXX", temporary != NULL ? temporary : "/tmp");
-    if (mkdtemp(folder) == NULL) {
+    if (!cli_temporary_path("merged", folder, sizeof folder) || mkdtemp(folder) == NULL) {
         return cli_failed("%s: cannot make a temporary folder", folder);
     }
     lk_model *merged = NULL;

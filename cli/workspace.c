@@ -212,6 +212,12 @@ int cli_check_folder(const char *option, const char *path) {
     return access(path, W_OK) == 0 ? CLI_DONE : cli_failed("--%s %s: %s", option, path, strerror(errno));
 }
 
+bool cli_temporary_path(const char *what, char *path, size_t size) {
+    const char *folder = getenv("TMPDIR");
+    int length = snprintf(path, size, "%s/lorikeet-%s-XXXXXX", folder != NULL ? folder : "/tmp", what);
+    return length > 0 && (size_t)length < size;
+}
+
 double cli_seconds(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
