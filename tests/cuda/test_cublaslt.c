@@ -9,6 +9,7 @@
 
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
+#include "tests/cuda/rows.h"
 
 enum { TOKENS = 24, IN = 32, OUT = 16, ELEMENTS = 1024 };
 
@@ -36,17 +37,6 @@ static void setup(void) {
 
 static void teardown(void) {
     lk_context_destroy(context);
-}
-
-static const lk_kernel *row_called(const char *name) {
-    int count;
-    const lk_kernel *rows = cuda->kernels(&count);
-    for (int i = 0; i < count; i++) {
-        if (strcmp(rows[i].name, name) == 0) {
-            return &rows[i];
-        }
-    }
-    return NULL;
 }
 
 /* The same linear twice, with a weight in bf16 and a bias. */
@@ -82,7 +72,7 @@ static void make_linear(linear *self, lk_buffer *buffer, lk_buffer *scratch) {
     self->result = part(buffer, 3);
     for (int i = 0; i < 2; i++) {
         self->commands[i] = (lk_command){&self->node,
-                                         row_called("cuda_linear_lt_bf16"),
+                                         cuda_row_called("cuda_linear_lt_bf16"),
                                          self->operands,
                                          &self->result,
                                          {scratch, 0, scratch != NULL ? (size_t)40 << 20 : 0}};
@@ -193,12 +183,12 @@ START_TEST(test_absent) {
     linear product;
     make_linear(&product, NULL, NULL);
     lk_refusal why;
-    ck_assert(!row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
+    ck_assert(!cuda_row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
     ck_assert_str_eq(why.reason, "cuBLASLt is not there");
     caps.features |= LK_CUDA_FEATURE_CUBLASLT;
-    ck_assert(row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
+    ck_assert(cuda_row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
     product.weight.dtype = LK_DTYPE_F16;
-    ck_assert(!row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
+    ck_assert(!cuda_row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
 }
 END_TEST
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "backends/cuda/cuda.h"
+#include "tests/cuda/rows.h"
 
 enum { COUNT = 1000 };
 
@@ -50,17 +51,6 @@ static lk_device *open_first(void) {
     return device;
 }
 
-static const lk_kernel *row_called(const char *name) {
-    int count;
-    const lk_kernel *rows = cuda->kernels(&count);
-    for (int i = 0; i < count; i++) {
-        if (strcmp(rows[i].name, name) == 0) {
-            return &rows[i];
-        }
-    }
-    return NULL;
-}
-
 /* y = a + b, twice: two commands. */
 typedef struct addition {
     lk_tensor tensor;
@@ -85,7 +75,7 @@ static void make_addition(addition *self, lk_buffer *buffer) {
     self->result = (lk_binding){buffer, 2 * step, bytes};
     for (int i = 0; i < 2; i++) {
         self->commands[i] =
-            (lk_command){&self->node, row_called("cuda_add"), self->operands, &self->result, {NULL, 0, 0}};
+            (lk_command){&self->node, cuda_row_called("cuda_add"), self->operands, &self->result, {NULL, 0, 0}};
     }
 }
 

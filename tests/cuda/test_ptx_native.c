@@ -119,7 +119,7 @@ static int change(char *text, int index, char **out) {
 }
 
 static void setup(void) {
-    snprintf(folder, sizeof folder, "/tmp/lk-ptx-XXXXXX");
+    snprintf(folder, sizeof folder, "lk_ptx_XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(folder));
     ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
 }

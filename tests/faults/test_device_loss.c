@@ -12,7 +12,7 @@
 
 enum { STEPS = 5 };
 
-static char folder[] = "/tmp/lk_device_loss_XXXXXX", data_path[64];
+static char folder[] = "lk_device_loss_XXXXXX", data_path[64];
 
 /* A run on a fake device, or on the reference that it computes with. */
 typedef struct trial {

@@ -14,7 +14,7 @@
 #include "tests/faults/fake_device.h"
 #include "tests/ops/harness.h"
 
-static char folder[] = "/tmp/lk_self_check_XXXXXX";
+static char folder[] = "lk_self_check_XXXXXX";
 static char last_warning[1024];
 static int warnings;
 
