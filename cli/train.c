@@ -36,7 +36,8 @@ static void declare(train_command *command, cli_options *options) {
         "alone; written to DIR/NAME");
     cli_text(options, "out", 'o', &command->out, "DIR", "where the adapter is written");
     cli_required(options);
-    cli_text(options, "val", 0, &command->val_path, "FILE", "held-out data: its loss is taken before and after");
+    cli_text_list(options, "val", 0, &command->val, "FILE",
+                  "held-out data: its loss is taken before and after; with --mix NAME=FILE, for as many as you like");
     cli_int64(options, "val-every", 0, &command->val_every, 0, "and after every N steps; 0: not");
     cli_int64(options, "early-stopping", 0, &command->early_stopping, 0,
               "stop when so many validations in a row bring no lower loss, and keep the adapter of the best; 0: not");
@@ -63,14 +64,14 @@ static void declare(train_command *command, cli_options *options) {
 }
 
 static int check_options(train_command *command, const cli_options *options) {
-    int mixed = train_check_mixed(command, options);
-    if (mixed != CLI_DONE) {
-        return mixed;
+    int parts = train_make_parts(command, options);
+    if (parts != CLI_DONE) {
+        return parts;
     }
     if (cli_given(options, "steps") && cli_given(options, "epochs")) {
         return cli_usage("--steps and --epochs exclude each other");
     }
-    if (command->val_every > 0 && command->val_path == NULL) {
+    if (command->val_every > 0 && command->val.count == 0) {
         return cli_usage("--val-every needs --val FILE");
     }
     if (command->early_stopping > 0 && command->val_every == 0) {
@@ -107,8 +108,7 @@ static bool is_failure_of_device(const train_command *command, lk_status status)
     return (status == LK_STATUS_DEVICE || status == LK_STATUS_OUT_OF_MEMORY) && may_be_lost(command);
 }
 
-/* Reports a failure of the library. */
-static int checked(train_command *command, lk_status status) {
+int train_checked(train_command *command, lk_status status) {
     if (is_failure_of_device(command, status)) {
         command->failure = status;
         if (command->is_auto) { /* go_on_elsewhere() says what comes of it */
@@ -119,88 +119,15 @@ static int checked(train_command *command, lk_status status) {
     return status == LK_OK ? CLI_DONE : cli_library_failed(command->workspace.context, status);
 }
 
-static int load_data(train_command *command) {
-    lk_model *model = command->workspace.model;
-    int result = checked(command, lk_data_load(model, command->data_path, &command->data_options, &command->data));
-    if (result != CLI_DONE || command->val_path == NULL) {
-        return result;
-    }
-    lk_data_options options = command->data_options;
-    options.shuffle = false;
-    return checked(command, lk_data_load(model, command->val_path, &options, &command->val_data));
-}
-
-static int make_adapter(train_command *command) {
-    cli_workspace *workspace = &command->workspace;
-    lk_status status = command->init_adapter != NULL
-                           ? lk_adapter_load(workspace->model, command->init_adapter, &workspace->adapter)
-                           : lk_adapter_create(workspace->model, &command->adapter_options, &workspace->adapter);
-    return checked(command, status);
-}
-
-/* Builds trainer and evaluator, and goes on from a checkpoint where that is asked for. */
+/* Builds trainer and evaluators, and goes on from a checkpoint where that is asked for. */
 static int make_trainer(train_command *command) {
-    lk_train_options *options = &command->train_options;
-    options->total_steps = command->steps;
-    options->keep_copy = may_be_lost(command);
-    if (command->steps == 0) {
-        lk_data_info info;
-        lk_data_get_info(command->data, &info);
-        int64_t accumulated = options->gradient_accumulation_steps;
-        options->total_steps = command->epochs * ((info.batches_per_epoch + accumulated - 1) / accumulated);
-    }
-    int result = checked(command, lk_trainer_create(command->workspace.model, command->workspace.adapter, command->data,
-                                                    options, &command->trainer));
+    command->train_options.keep_copy = may_be_lost(command);
+    int result = train_make_trainer(command);
     if (result == CLI_DONE && command->resume && train_has_checkpoint(command)) {
-        result = checked(command, lk_trainer_load_checkpoint(command->trainer, command->checkpoint));
+        result = train_checked(command, lk_trainer_load_checkpoint(command->trainer, command->checkpoint));
         command->resumed = result == CLI_DONE;
     }
-    if (result == CLI_DONE && command->val_data != NULL) {
-        result = checked(command, lk_evaluator_create(command->workspace.model, command->workspace.adapter,
-                                                      command->val_data, &command->evaluator));
-    }
-    return result;
-}
-
-static int save(train_command *command, bool with_checkpoint) {
-    double started = cli_seconds();
-    int result = checked(command, lk_adapter_save(command->workspace.adapter, command->out));
-    if (result == CLI_DONE && with_checkpoint) {
-        result = checked(command, lk_trainer_save_checkpoint(command->trainer, command->checkpoint));
-    }
-    command->seconds[TRAIN_SAVE] += cli_seconds() - started;
-    return result;
-}
-
-static int validate(train_command *command, double *loss) {
-    if (command->evaluator == NULL) {
-        return CLI_DONE;
-    }
-    double started = cli_seconds();
-    lk_eval_report report;
-    int result = checked(command, lk_evaluator_run(command->evaluator, NULL, NULL, &report));
-    command->seconds[TRAIN_VALIDATE] += cli_seconds() - started;
-    if (result == CLI_DONE) {
-        *loss = report.loss;
-        command->validation = report;
-        result = train_log_validation(command, &report);
-    }
-    return result;
-}
-
-/* Takes note of a validation's loss. With early stopping, --out holds the best adapter so far. */
-static int note_validation(train_command *command) {
-    if (command->early_stopping == 0) {
-        return CLI_DONE;
-    }
-    if (command->best_step >= 0 && !(command->val_loss < command->best_val_loss)) {
-        command->stopped_early = ++command->validations_since_best >= command->early_stopping;
-        return CLI_DONE;
-    }
-    command->best_val_loss = command->val_loss;
-    command->best_step = lk_trainer_steps(command->trainer);
-    command->validations_since_best = 0;
-    return save(command, false);
+    return result == CLI_DONE ? train_make_evaluators(command) : result;
 }
 
 static bool is_due(int64_t step, int64_t every) {
@@ -214,18 +141,17 @@ static int run_steps(train_command *command) {
     cli_progress_start(&command->progress, "train", step, total, command->workspace.quiet);
     while (step < total && cli_stop_signal() == 0 && !command->stopped_early && result == CLI_DONE) {
         lk_step_report report;
-        result = checked(command, lk_trainer_step(command->trainer, &report));
+        result = train_checked(command, lk_trainer_step(command->trainer, &report));
         if (result != CLI_DONE) {
             break;
         }
         step = report.step;
         result = train_log_step(command, &report);
         if (result == CLI_DONE && is_due(step, command->save_every)) {
-            result = save(command, true);
+            result = train_save(command, true);
         }
         if (result == CLI_DONE && is_due(step, command->val_every) && step < total) {
-            result = validate(command, &command->val_loss);
-            result = result == CLI_DONE ? note_validation(command) : result;
+            result = train_validate(command, false);
         }
     }
     cli_progress_finish(&command->progress);
@@ -252,7 +178,7 @@ static int open_model(train_command *command) {
 
 static int profile(train_command *command) {
     char *text;
-    int result = checked(command, lk_trainer_profile(command->trainer, false, &text));
+    int result = train_checked(command, lk_trainer_profile(command->trainer, false, &text));
     if (result == CLI_DONE) {
         fputs(text, stdout);
         lk_release(command->workspace.context, text);
@@ -264,10 +190,10 @@ static int profile(train_command *command) {
 static int attempt(train_command *command) {
     int result = timed(command, TRAIN_LOAD_MODEL, open_model);
     if (result == CLI_DONE) {
-        result = timed(command, TRAIN_COMPILE, make_adapter);
+        result = timed(command, TRAIN_COMPILE, train_make_adapters);
     }
     if (result == CLI_DONE) {
-        result = timed(command, TRAIN_LOAD_DATA, load_data);
+        result = timed(command, TRAIN_LOAD_DATA, train_load_data);
     }
     if (result == CLI_DONE) {
         result = timed(command, TRAIN_COMPILE, make_trainer);
@@ -278,7 +204,7 @@ static int attempt(train_command *command) {
         result = train_log_open(command);
     }
     if (result == CLI_DONE && command->lost[0] == '\0') {
-        result = validate(command, &command->val_loss_before);
+        result = train_validate(command, true);
     }
     if (result == CLI_DONE) {
         result = run_steps(command);
@@ -288,11 +214,10 @@ static int attempt(train_command *command) {
     }
     int stopped_by = cli_stop_signal();
     if (stopped_by == 0 && !command->stopped_early) {
-        result = validate(command, &command->val_loss);
-        result = result == CLI_DONE ? note_validation(command) : result;
+        result = train_validate(command, false);
     }
     if (result == CLI_DONE && (command->early_stopping == 0 || stopped_by != 0)) {
-        result = save(command, stopped_by != 0);
+        result = train_save(command, stopped_by != 0);
     }
     if (result == CLI_DONE && command->profile && stopped_by == 0) {
         result = profile(command);
@@ -304,13 +229,9 @@ static int attempt(train_command *command) {
 }
 
 static void close_attempt(train_command *command) {
-    lk_evaluator_destroy(command->evaluator);
     lk_trainer_destroy(command->trainer);
-    lk_data_destroy(command->val_data);
-    lk_data_destroy(command->data);
-    command->evaluator = NULL;
     command->trainer = NULL;
-    command->val_data = command->data = NULL;
+    train_close_parts(command);
     cli_workspace_close(&command->workspace);
 }
 
@@ -359,7 +280,7 @@ static int run(train_command *command) {
 }
 
 int cli_command_train(int argc, const char **argv) {
-    train_command command = {.epochs = 1, .best_step = -1};
+    train_command command = {.epochs = 1};
     cli_options options = {0};
     cli_workspace_init(&command.workspace);
     lk_adapter_options_init(&command.adapter_options);
@@ -377,11 +298,12 @@ int cli_command_train(int argc, const char **argv) {
             result = train_set_checkpoint(&command);
         }
         if (result == CLI_DONE) {
-            result = command.mix.count > 0 ? train_run_mixed(&command) : run(&command);
+            result = run(&command);
         }
     }
     result = train_log_close(&command, result);
     close_attempt(&command);
+    train_free_parts(&command);
     free(command.checkpoint);
     cli_options_free(&options);
     return result;

@@ -64,6 +64,26 @@ static void show_step(train_command *command, const lk_step_report *report) {
     cli_progress_update(&command->progress, report->step, details);
 }
 
+/* Of each adapter of --mix; NULL is both "one" and "out of memory". */
+static json_t *adapters_of_step(train_command *command) {
+    json_t *adapters = command->parts[0].name != NULL ? json_object() : NULL;
+    for (int i = 0; i < command->num_parts; i++) {
+        train_part *part = &command->parts[i];
+        lk_step_report report;
+        if (lk_trainer_get_part(command->trainer, (size_t)i, &report) != LK_OK) {
+            continue; /* there is no other failure than a wrong number */
+        }
+        part->last_loss = report.loss;
+        if (adapters != NULL) {
+            json_object_set_new(adapters, part->name,
+                                json_pack("{s:f,s:f,s:f,s:I,s:I}", "loss", report.loss, "grad_norm", report.grad_norm,
+                                          "epoch", report.epoch, "tokens", (json_int_t)report.tokens, "targets",
+                                          (json_int_t)report.targets));
+        }
+    }
+    return adapters;
+}
+
 int train_log_step(train_command *command, const lk_step_report *report) {
     if (command->steps_here == 0) {
         command->first_loss = report->loss;
@@ -75,38 +95,50 @@ int train_log_step(train_command *command, const lk_step_report *report) {
     command->seconds[TRAIN_STEPS] += report->step_seconds;
     command->seconds[TRAIN_WAIT_FOR_DATA] += report->data_seconds;
     show_step(command, report);
+    json_t *adapters = adapters_of_step(command);
     if (command->log == NULL) {
+        json_decref(adapters);
         return CLI_DONE;
     }
     return write_line(command,
-                      json_pack("{s:I,s:f,s:O*,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:f}", "step", (json_int_t)report->step,
-                                "loss", report->loss, "losses", command->losses, "learning_rate", report->learning_rate,
+                      json_pack("{s:I,s:f,s:o*,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:f}", "step", (json_int_t)report->step,
+                                "loss", report->loss, "adapters", adapters, "learning_rate", report->learning_rate,
                                 "grad_norm", report->grad_norm, "epoch", report->epoch, "tokens",
                                 (json_int_t)report->tokens, "targets", (json_int_t)report->targets, "step_seconds",
                                 report->step_seconds, "data_seconds", report->data_seconds, "tokens_per_second",
                                 rate(report->tokens, report->step_seconds + report->data_seconds)));
 }
 
-int train_log_validation(train_command *command, const lk_eval_report *report) {
-    int64_t step = lk_trainer_steps(command->trainer);
-    bool classify = report->num_labels > 0;
-    if (!command->workspace.quiet && classify) {
-        cli_message("validation after %" PRId64 " steps: loss %.4f, accuracy %.4f, F1 %.4f", step, report->loss,
-                    report->accuracy, report->f1);
-    } else if (!command->workspace.quiet) {
-        cli_message("validation after %" PRId64 " steps: loss %.4f, perplexity %.2f", step, report->loss,
-                    report->perplexity);
+static void show_validation(const train_command *command, const train_part *part, int64_t step) {
+    const lk_eval_report *report = &part->validation;
+    const char *name = part->name != NULL ? part->name : "", *colon = part->name != NULL ? ": " : "";
+    if (command->workspace.quiet) {
+        return;
     }
+    if (report->num_labels > 0) {
+        cli_message("%s%svalidation after %" PRId64 " steps: loss %.4f, accuracy %.4f, F1 %.4f", name, colon, step,
+                    report->loss, report->accuracy, report->f1);
+    } else {
+        cli_message("%s%svalidation after %" PRId64 " steps: loss %.4f, perplexity %.2f", name, colon, step,
+                    report->loss, report->perplexity);
+    }
+}
+
+int train_log_validation(train_command *command, const train_part *part) {
+    const lk_eval_report *report = &part->validation;
+    int64_t step = lk_trainer_steps(command->trainer);
+    show_validation(command, part, step);
     if (command->log == NULL) {
         return CLI_DONE;
     }
-    if (classify) {
-        return write_line(command, json_pack("{s:I,s:f,s:f,s:f,s:f}", "step", (json_int_t)step, "validation_loss",
-                                             report->loss, "validation_accuracy", report->accuracy, "validation_f1",
-                                             report->f1, "validation_macro_f1", report->macro_f1));
+    json_t *name = part->name != NULL ? json_string(part->name) : NULL;
+    if (report->num_labels > 0) {
+        return write_line(command, json_pack("{s:I,s:o*,s:f,s:f,s:f,s:f}", "step", (json_int_t)step, "adapter", name,
+                                             "validation_loss", report->loss, "validation_accuracy", report->accuracy,
+                                             "validation_f1", report->f1, "validation_macro_f1", report->macro_f1));
     }
-    return write_line(command, json_pack("{s:I,s:f,s:f}", "step", (json_int_t)step, "validation_loss", report->loss,
-                                         "validation_perplexity", report->perplexity));
+    return write_line(command, json_pack("{s:I,s:o*,s:f,s:f}", "step", (json_int_t)step, "adapter", name,
+                                         "validation_loss", report->loss, "validation_perplexity", report->perplexity));
 }
 
 int train_log_close(train_command *command, int result) {
@@ -117,23 +149,30 @@ int train_log_close(train_command *command, int result) {
     return result;
 }
 
+static void print_part(const train_part *part) {
+    lk_adapter_info adapter;
+    lk_data_info data;
+    lk_adapter_get_info(part->adapter, &adapter);
+    lk_data_get_info(part->data, &data);
+    cli_message("%s: %s on %" PRId64 " layers trains %.3f million parameters",
+                part->name != NULL ? part->name : "adapter", adapter.method, adapter.num_modules,
+                (double)adapter.num_parameters / 1e6);
+    cli_message("data: %" PRId64 " samples, %" PRId64 " tokens, %" PRId64 " micro-batches per epoch", data.num_samples,
+                data.num_tokens, data.batches_per_epoch);
+}
+
 void train_print_start(const train_command *command) {
     if (command->workspace.quiet) {
         return;
     }
     lk_model_info model;
-    lk_adapter_info adapter;
-    lk_data_info data;
     lk_model_get_info(command->workspace.model, &model);
-    lk_adapter_get_info(command->workspace.adapter, &adapter);
-    lk_data_get_info(command->data, &data);
     cli_message("%s; %s", lk_session_device_name(command->workspace.session),
                 lk_session_reason(command->workspace.session));
-    cli_message("model %s, %.1f million parameters; %s on %" PRId64 " layers trains %.3f million", model.model_type,
-                (double)model.num_parameters / 1e6, adapter.method, adapter.num_modules,
-                (double)adapter.num_parameters / 1e6);
-    cli_message("data: %" PRId64 " samples, %" PRId64 " tokens, %" PRId64 " micro-batches per epoch", data.num_samples,
-                data.num_tokens, data.batches_per_epoch);
+    cli_message("model %s, %.1f million parameters", model.model_type, (double)model.num_parameters / 1e6);
+    for (int i = 0; i < command->num_parts; i++) {
+        print_part(&command->parts[i]);
+    }
     if (command->resumed) {
         cli_message("resumed after step %" PRId64, lk_trainer_steps(command->trainer));
     } else if (command->resume) {
@@ -162,6 +201,21 @@ static double sample_rate(const train_command *command) {
     return rate(command->samples, command->seconds[TRAIN_STEPS] + command->seconds[TRAIN_WAIT_FOR_DATA]);
 }
 
+static void add_part(const train_command *command, const train_part *part, json_t *to) {
+    if (part->evaluator == NULL) {
+        return;
+    }
+    json_object_set_new(to, "validation_loss_before", json_real(part->val_loss_before));
+    json_object_set_new(to, "validation_loss", json_real(part->val_loss));
+    if (command->early_stopping > 0) {
+        json_object_set_new(to, "best_step", json_integer(part->best_step));
+        json_object_set_new(to, "best_validation_loss", json_real(part->best_val_loss));
+    }
+    if (classifies(command)) {
+        json_object_set_new(to, "validation", cli_classification_json(part->evaluator, &part->validation));
+    }
+}
+
 static int print_json(const train_command *command, const lk_memory_report *memory, int stopped_by) {
     json_t *summary = json_pack(
         "{s:s,s:s,s:I,s:I,s:I,s:b,s:o,s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}}", "adapter", command->out, "device",
@@ -177,22 +231,39 @@ static int print_json(const train_command *command, const lk_memory_report *memo
         json_object_set_new(summary, "last_loss", json_real(command->last_loss));
         json_object_set_new(summary, "tokens_per_second", json_real(mean_rate(command)));
     }
-    if (summary != NULL && command->evaluator != NULL) {
-        json_object_set_new(summary, "validation_loss_before", json_real(command->val_loss_before));
-        json_object_set_new(summary, "validation_loss", json_real(command->val_loss));
-    }
     if (summary != NULL && command->early_stopping > 0) {
         json_object_set_new(summary, "stopped_early", json_boolean(command->stopped_early));
-        json_object_set_new(summary, "best_step", json_integer(command->best_step));
-        json_object_set_new(summary, "best_validation_loss", json_real(command->best_val_loss));
     }
     if (summary != NULL && classifies(command)) {
         json_object_set_new(summary, "samples_per_second", json_real(sample_rate(command)));
     }
-    if (summary != NULL && command->evaluator != NULL && classifies(command)) {
-        json_object_set_new(summary, "validation", cli_classification_json(command->evaluator, &command->validation));
+    if (summary != NULL && command->parts[0].name == NULL) {
+        add_part(command, &command->parts[0], summary);
+    } else if (summary != NULL) {
+        json_t *adapters = json_object();
+        for (int i = 0; i < command->num_parts; i++) {
+            json_t *part =
+                json_pack("{s:s, s:f}", "adapter", command->parts[i].out, "last_loss", command->parts[i].last_loss);
+            add_part(command, &command->parts[i], part);
+            json_object_set_new(adapters, command->parts[i].name, part);
+        }
+        json_object_set_new(summary, "adapters", adapters);
     }
     return cli_print_json(summary);
+}
+
+static void print_validation(const train_command *command, const train_part *part) {
+    if (part->evaluator == NULL) {
+        return;
+    }
+    printf("held out  loss %.4f before, %.4f after\n", part->val_loss_before, part->val_loss);
+    if (command->early_stopping > 0 && part->best_step >= 0) {
+        printf("best      loss %.4f after step %" PRId64 ": its adapter is kept%s\n", part->best_val_loss,
+               part->best_step, command->stopped_early ? "; stopped early" : "");
+    }
+    if (classifies(command)) {
+        cli_print_classification(part->evaluator, &part->validation);
+    }
 }
 
 static void print_text(const train_command *command, const lk_memory_report *memory) {
@@ -208,15 +279,11 @@ static void print_text(const train_command *command, const lk_memory_report *mem
         printf(", %.1f samples/s", sample_rate(command));
     }
     printf("\n");
-    if (command->evaluator != NULL) {
-        printf("held out  loss %.4f before, %.4f after\n", command->val_loss_before, command->val_loss);
-    }
-    if (command->early_stopping > 0 && command->best_step >= 0) {
-        printf("best      loss %.4f after step %" PRId64 ": its adapter is kept%s\n", command->best_val_loss,
-               command->best_step, command->stopped_early ? "; stopped early" : "");
-    }
-    if (command->evaluator != NULL && classifies(command)) {
-        cli_print_classification(command->evaluator, &command->validation);
+    for (int i = 0; i < command->num_parts; i++) {
+        if (command->parts[i].name != NULL) {
+            printf("%-9s loss %.4f at last\n", command->parts[i].name, command->parts[i].last_loss);
+        }
+        print_validation(command, &command->parts[i]);
     }
     printf("seconds  ");
     for (int i = 0; i < TRAIN_NUM_PHASES; i++) {
@@ -235,7 +302,9 @@ static void print_text(const train_command *command, const lk_memory_report *mem
         printf(" %s %s,", parts[i].name, cli_bytes((double)parts[i].bytes, text));
     }
     printf(" most of the process %s\n", cli_bytes((double)cli_peak_memory(), text));
-    printf("adapter   %s\n", command->out);
+    for (int i = 0; i < command->num_parts; i++) {
+        printf("adapter   %s\n", command->parts[i].out);
+    }
 }
 
 int train_print_summary(const train_command *command, int stopped_by) {

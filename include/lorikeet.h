@@ -277,15 +277,9 @@ LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, 
 
 /* Several adapters of one model can be there at a time: each function is given the one that it is to use, or NULL for
  * the base. This makes one adapter of several that computes each text of a batch with its own: lk_generate_options
- * .adapters. The parts are copied and may be destroyed. For generation: it cannot be trained (but see below), saved or
- * merged.
- * UNSUPPORTED for methods other than lora and rslora. */
+ * .adapters. The parts are copied and may be destroyed. For generation: it cannot be trained (lk_trainer_create_mixed
+ * trains the parts), saved or merged. UNSUPPORTED for methods other than lora and rslora. */
 LK_API lk_status lk_adapter_mix(lk_adapter *const *adapters, size_t count, lk_adapter **out);
-
-/* The same, to be trained by lk_trainer_create_mixed; the parts must have the same dropout. lk_adapter_unmix copies
- * what part `index` has become into the adapter that it was made of, or one of the same shape. */
-LK_API lk_status lk_adapter_mix_for_training(lk_adapter *const *adapters, size_t count, lk_adapter **out);
-LK_API lk_status lk_adapter_unmix(lk_adapter *mixed, size_t index, lk_adapter *part);
 
 /* ---- adapters of other programs, and sums of adapters ---- */
 
@@ -390,19 +384,20 @@ typedef struct lk_step_report {
     double data_seconds; /* before that, waiting for data */
 } lk_step_report;
 
-/* Model, adapter and data must outlive the trainer. */
+/* Model, adapters and data must outlive the trainer. */
 typedef struct lk_trainer lk_trainer;
 /* Builds the graph of a step, chooses kernels, plans memory and compiles: a step allocates nothing. */
 LK_API lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
                                    lk_trainer **out);
-/* Trains the parts of lk_adapter_mix_for_training side by side, each with its own data: a micro-batch is one of each,
- * with the base's products made once for all. Every part has its own mean loss and becomes what it becomes alone, but
- * for rounding (and but for dropout's masks). A step's reported loss is the mean of theirs. UNSUPPORTED: max_grad_norm,
- * checkpoints. */
-LK_API lk_status lk_trainer_create_mixed(lk_model *model, lk_adapter *adapter, lk_data *const *data, size_t count,
-                                         const lk_train_options *options, lk_trainer **out);
-/* The last step's loss of each part. */
-LK_API lk_status lk_trainer_get_losses(const lk_trainer *trainer, double *losses, size_t count);
+/* Trains several adapters side by side, each on its own data: a micro-batch is one of each, with the base's products
+ * made once for all. Every adapter has its own mean loss, clipping and moments, and becomes what it becomes alone, but
+ * for rounding (and but for dropout's masks). A step's reported loss is the mean of theirs, its norm that of all
+ * gradients, its epoch the largest. UNSUPPORTED for methods other than lora, rslora and lora-fa, for adapters of
+ * embeddings and heads, and where their dropout differs. */
+LK_API lk_status lk_trainer_create_mixed(lk_model *model, lk_adapter *const *adapters, lk_data *const *data,
+                                         size_t count, const lk_train_options *options, lk_trainer **out);
+/* The last step of one of the adapters: loss, norm, tokens, targets and epoch are its own. */
+LK_API lk_status lk_trainer_get_part(const lk_trainer *trainer, size_t index, lk_step_report *report);
 LK_API void lk_trainer_destroy(lk_trainer *trainer);
 /* One optimizer step. NUMERIC when the loss or the gradient is not finite: the message names the step and the op where
  * the first such value arises; the adapter keeps its values from before the step. DEVICE or OUT_OF_MEMORY when the

@@ -83,11 +83,11 @@ static lk_status add_factors(lk_lora_file *out, const sum *of, lk_lora_module *t
                            to->path, (long long)to->rank, (long long)module->rank);
         }
         double root = sqrt(fabs(of->terms[t].weight)), sign = of->terms[t].weight < 0.0 ? -1.0 : 1.0;
-        for (int64_t i = 0; i < to->rank * of->in; i++) {
-            to->a[i] = (float)((double)to->a[i] + root * (double)module->a[i]);
+        for (int64_t i = 0; i < to->rank * of->in; i++) { /* the sign belongs to A, as in PEFT */
+            to->a[i] = (float)((double)to->a[i] + sign * root * (double)module->a[i]);
         }
         for (int64_t i = 0; i < of->out * to->rank; i++) {
-            to->b[i] = (float)((double)to->b[i] + sign * root * (double)module->b[i]);
+            to->b[i] = (float)((double)to->b[i] + root * (double)module->b[i]);
         }
     }
     return LK_OK;

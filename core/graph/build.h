@@ -24,6 +24,8 @@ lk_tensor *lk_build_gelu(lk_graph *graph, lk_tensor *x, bool tanh_approximation)
 lk_tensor *lk_build_tanh(lk_graph *graph, lk_tensor *x);
 lk_tensor *lk_build_relu(lk_graph *graph, lk_tensor *x);
 lk_tensor *lk_build_slice_columns(lk_graph *graph, lk_tensor *x, int64_t first, int64_t count);
+/* [T, columns]: x in the columns from `first` on, added to sum or, where that is NULL, to zeros */
+lk_tensor *lk_build_place_columns(lk_graph *graph, lk_tensor *x, int64_t first, int64_t columns, lk_tensor *sum);
 lk_tensor *lk_build_transpose(lk_graph *graph, lk_tensor *x, const lk_transpose_attributes *transpose);
 /* x in another shape */
 lk_tensor *lk_build_reshape(lk_graph *graph, lk_tensor *x, int64_t rows, int64_t columns);

@@ -30,3 +30,20 @@ lk_status lk_op_slice_columns_backward_reference(const lk_reference_call *call) 
     }
     return LK_OK;
 }
+
+lk_status lk_op_slice_columns_backward_gradient(lk_graph *graph, const lk_node *node, lk_tensor *const *d_outputs,
+                                                const bool *needed, lk_tensor **d_inputs) {
+    const lk_slice_attributes *slice = &node->attributes.slice;
+    d_inputs[0] = needed[0] ? lk_build_slice_columns(graph, d_outputs[0], slice->first, slice->count) : NULL;
+    if (lk_has_input(node, 1) && needed[1]) {
+        d_inputs[1] = d_outputs[0];
+    }
+    return lk_graph_status(graph);
+}
+
+lk_tensor *lk_build_place_columns(lk_graph *graph, lk_tensor *x, int64_t first, int64_t columns, lk_tensor *sum) {
+    lk_tensor *inputs[] = {x, sum};
+    lk_attributes attributes = {.slice = {.first = first, .columns = columns}};
+    attributes.slice.count = x != NULL ? x->shape[1] : 0;
+    return lk_graph_add(graph, LK_OP_SLICE_COLUMNS_BACKWARD, 2, inputs, &attributes, 1, 0, NULL);
+}

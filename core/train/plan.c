@@ -27,7 +27,7 @@ static json_t *recompute_of(const lk_trainer *trainer) {
 static json_t *trained_of(const lk_trainer *trainer) {
     enum { BYTES_PER_PARAMETER = 3 * sizeof(float) };
     lk_adapter_info adapter;
-    lk_adapter_get_info(trainer->adapter, &adapter);
+    lk_adapter_get_info(trainer->parts[0].adapter, &adapter);
     int64_t all = trainer->model->num_parameters;
     return json_pack("{s:I, s:I, s:I, s:I}", "parameters", (json_int_t)adapter.num_parameters, "of_model",
                      (json_int_t)all, "gradients_and_moments", (json_int_t)adapter.num_parameters * BYTES_PER_PARAMETER,
@@ -133,7 +133,7 @@ lk_status lk_trainer_create_plan(lk_model *model, lk_adapter *adapter, lk_data *
         memcpy(&chosen, train, LK_MIN(train->struct_size, sizeof chosen));
     }
     chosen.total_steps = LK_MAX((int64_t)1, chosen.total_steps);
-    return lk_trainer_create_for(model, adapter, shape, &chosen, true, out);
+    return lk_trainer_create_plan_only(model, adapter, shape, &chosen, out);
 }
 
 lk_status lk_plan(lk_model *model, lk_adapter *adapter, const lk_data_options *data, const lk_train_options *train,

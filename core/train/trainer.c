@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/graph/graph.h"
 #include "core/train/schedule.h"
 
 void lk_train_options_init(lk_train_options *options) {
@@ -45,129 +46,61 @@ static lk_status check_options(lk_context *context, const lk_train_options *opti
 
 /* ---- building ---- */
 
-static lk_status add_moment(lk_trainer *trainer, const char *prefix, const lk_variable *value, lk_variable **out) {
-    lk_text name;
-    lk_text_init(&name, trainer->context);
-    lk_text_printf(&name, "%s.%s", prefix, value->name);
-    lk_status status = lk_text_status(&name);
-    if (status == LK_OK) {
-        status = lk_variables_add(trainer->variables, name.data, LK_ROLE_STATE, "optimizer", LK_DTYPE_F32, value->rank,
-                                  value->shape, out);
-    }
-    lk_text_free(&name);
-    return status;
-}
-
 static lk_status add_state(lk_trainer *trainer) {
     const int64_t hyper = LK_ADAMW_HYPER_COUNT;
-    int32_t count = lk_adapter_num_trained(trainer->adapter);
-    LK_TRY(lk_step_inputs_add(trainer->variables, trainer->model->task, trainer->data->tokens,
-                              trainer->data->max_sequences, &trainer->inputs));
-    LK_TRY(trainer->num_parts > 0 ? lk_step_parts_add_variables(trainer) : LK_OK);
+    LK_TRY(lk_step_inputs_add(trainer->variables, trainer->model->task, trainer->tokens, trainer->max_sequences,
+                              &trainer->inputs));
     LK_TRY(lk_variables_add(trainer->variables, "input.hyper", LK_ROLE_INPUT, "inputs", LK_DTYPE_F32, 1, &hyper,
                             &trainer->hyper));
-    trainer->first = lk_calloc(trainer->context, (size_t)count + 1, sizeof(lk_variable *));
-    trainer->second = lk_calloc(trainer->context, (size_t)count + 1, sizeof(lk_variable *));
-    if (trainer->first == NULL || trainer->second == NULL) {
-        return lk_out_of_memory(trainer->context, (size_t)count * sizeof(lk_variable *), "the optimizer's state");
-    }
-    for (int32_t i = 0; i < count; i++) {
-        const lk_variable *value = lk_adapter_trained_at(trainer->adapter, i)->value;
-        LK_TRY(add_moment(trainer, "m", value, &trainer->first[i]));
-        LK_TRY(add_moment(trainer, "v", value, &trainer->second[i]));
-    }
-    return LK_OK;
+    return lk_step_parts_add_variables(trainer);
 }
 
-/* The micro-batches of a step add up to one penalty. */
-static void add_penalty(lk_trainer *trainer, lk_graph *graph) {
-    const lk_adapter_method *method = trainer->adapter->method;
-    lk_tensor *penalty = method->penalty != NULL ? method->penalty(graph, trainer->adapter) : NULL;
-    if (penalty != NULL) {
-        float share = 1.0f / (float)trainer->options.gradient_accumulation_steps;
-        trainer->loss = lk_build_add(graph, trainer->loss, lk_build_scale(graph, penalty, share));
+/* Gradients of the loss for all trained tensors, added to their sums. */
+static lk_status build_backward(lk_trainer *trainer, lk_graph *graph) {
+    size_t count = 0;
+    for (int32_t p = 0; p < trainer->num_parts; p++) {
+        count += (size_t)lk_adapter_num_trained(trainer->parts[p].adapter);
     }
+    lk_tensor **targets = lk_arena_alloc(&graph->arena, (2 * count + 1) * sizeof(lk_tensor *));
+    lk_tensor **gradients = targets + count, **next = targets;
+    if (targets == NULL) {
+        return lk_graph_out_of_memory(graph);
+    }
+    for (int32_t p = 0; p < trainer->num_parts; p++) {
+        const lk_adapter *adapter = trainer->parts[p].adapter;
+        for (int32_t i = 0; i < lk_adapter_num_trained(adapter); i++) {
+            *next++ = lk_graph_variable(graph, lk_adapter_trained_at(adapter, i)->value);
+        }
+    }
+    LK_TRY(lk_graph_backward(graph, trainer->loss, (int)count, targets, gradients));
+    lk_graph_set_scope(graph, "gradients");
+    for (int32_t p = 0; p < trainer->num_parts; p++) {
+        const lk_adapter *adapter = trainer->parts[p].adapter;
+        for (int32_t i = 0; i < lk_adapter_num_trained(adapter); i++, gradients++) {
+            if (*gradients != NULL) {
+                lk_build_accumulate(graph, lk_graph_variable(graph, lk_adapter_trained_at(adapter, i)->gradient),
+                                    *gradients);
+            }
+        }
+    }
+    return lk_graph_status(graph);
 }
 
 static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
-    lk_adapter *adapter = trainer->adapter;
-    int32_t count = lk_adapter_num_trained(adapter);
+    lk_adapter *adapter = trainer->mixed != NULL ? trainer->mixed : trainer->parts[0].adapter;
     lk_forward forward = lk_step_inputs_forward(&trainer->inputs, trainer->model, adapter, graph, true);
-    forward.adapter_rows = trainer->num_parts > 0 ? lk_graph_variable(graph, trainer->adapter_rows) : NULL;
-    lk_tensor *hidden = trainer->model->family->forward(&forward);
-    trainer->loss = trainer->num_parts > 0
-                        ? lk_step_parts_loss(trainer, &forward, hidden)
-                        : lk_forward_loss(&forward, hidden, lk_graph_variable(graph, trainer->inputs.targets),
-                                          lk_graph_variable(graph, trainer->inputs.loss_scale));
-    add_penalty(trainer, graph);
-    lk_graph_mark_output(graph, trainer->loss);
+    forward.adapter_rows = lk_graph_variable(graph, trainer->adapter_rows);
+    trainer->loss = lk_step_parts_loss(trainer, &forward, trainer->model->family->forward(&forward));
     LK_TRY(lk_graph_status(graph));
-    lk_tensor **targets = lk_calloc(trainer->context, 2 * (size_t)count + 1, sizeof(lk_tensor *));
-    if (targets == NULL) {
-        return lk_out_of_memory(trainer->context, (size_t)count * sizeof(void *), "the gradients");
-    }
-    lk_tensor **gradients = targets + count;
-    for (int32_t i = 0; i < count; i++) {
-        targets[i] = lk_graph_variable(graph, lk_adapter_trained_at(adapter, i)->value);
-    }
-    lk_status status = lk_graph_backward(graph, trainer->loss, count, targets, gradients);
-    lk_graph_set_scope(graph, "gradients");
-    for (int32_t i = 0; i < count && status == LK_OK; i++) {
-        if (gradients[i] != NULL) {
-            lk_build_accumulate(graph, lk_graph_variable(graph, lk_adapter_trained_at(adapter, i)->gradient),
-                                gradients[i]);
-        }
-    }
-    lk_free(trainer->context, targets);
-    status = status == LK_OK ? lk_graph_status(graph) : status;
+    LK_TRY(build_backward(trainer, graph));
     /* the CPU's kernels alone read 16 bits everywhere; elsewhere activations stay fp32 */
-    bool narrow = trainer->model->dtype == LK_DTYPE_BF16 &&
-                  strcmp(lk_session_main_device(trainer->model->session)->caps.backend, "cpu") == 0;
-    if (status == LK_OK && narrow) {
-        status = lk_pass_narrow_saved(graph, trainer->loss);
+    if (trainer->model->dtype == LK_DTYPE_BF16 &&
+        strcmp(lk_session_main_device(trainer->model->session)->caps.backend, "cpu") == 0) {
+        LK_TRY(lk_pass_narrow_saved(graph, trainer->loss));
     }
-    return status == LK_OK && trainer->recompute != LK_RECOMPUTE_NONE
+    return trainer->recompute != LK_RECOMPUTE_NONE
                ? lk_pass_recompute(graph, trainer->loss, trainer->recompute, &trainer->recompute_cost)
-               : status;
-}
-
-static lk_status build_update(lk_trainer *trainer, lk_graph *graph) {
-    lk_adapter *adapter = trainer->adapter;
-    size_t count = (size_t)lk_adapter_num_trained(adapter);
-    lk_tensor **lists = lk_calloc(trainer->context, 5 * count + 1, sizeof(lk_tensor *));
-    float *scales = lk_calloc(trainer->context, count + 1, sizeof *scales);
-    lk_status status =
-        lists && scales ? LK_OK : lk_out_of_memory(trainer->context, count * sizeof(void *), "an update");
-    if (status == LK_OK) {
-        lk_tensor **values = lists, **gradients = lists + count, **first = lists + 2 * count,
-                  **second = lists + 3 * count;
-        lk_tensor **projected = lists + 4 * count;
-        for (size_t i = 0; i < count; i++) {
-            const lk_adapter_tensor *tensor = lk_adapter_trained_at(adapter, (int32_t)i);
-            values[i] = lk_graph_variable(graph, tensor->value);
-            gradients[i] = lk_graph_variable(graph, tensor->gradient);
-            first[i] = lk_graph_variable(graph, trainer->first[i]);
-            second[i] = lk_graph_variable(graph, trainer->second[i]);
-            bool faster = tensor->kind == LK_PEFT_KIND_LORA_B; /* LoRA+ */
-            scales[i] = faster ? (float)trainer->options.learning_rate_ratio : 1.0f;
-        }
-        lk_graph_set_scope(graph, "optimizer");
-        trainer->norm = lk_build_grad_norm(graph, (int)count, gradients);
-        lk_graph_mark_output(graph, trainer->norm);
-        for (size_t i = 0; i < count; i++) {
-            projected[i] = lk_adapter_project(adapter, (int32_t)i, graph, gradients[i]);
-        }
-        lk_build_adamw(graph, lk_graph_variable(graph, trainer->hyper), trainer->norm, (int)count, values, projected,
-                       first, second, scales, NULL);
-        if (adapter->method->observe != NULL) {
-            adapter->method->observe(graph, adapter, trainer->norm);
-        }
-        lk_build_clear(graph, (int)count, gradients);
-        status = lk_graph_status(graph);
-    }
-    lk_free(trainer->context, lists);
-    lk_free(trainer->context, scales);
-    return status;
+               : LK_OK;
 }
 
 static lk_status compile(lk_trainer *trainer, lk_status (*build)(lk_trainer *, lk_graph *), bool plan_only,
@@ -185,7 +118,7 @@ static lk_status compile(lk_trainer *trainer, lk_status (*build)(lk_trainer *, l
 /* The arrays of the micro-batches of one step, in one block. */
 static lk_status hold_batches(lk_trainer *trainer) {
     size_t count = (size_t)trainer->options.gradient_accumulation_steps;
-    size_t tokens = (size_t)trainer->data->tokens, entries = (size_t)trainer->data->max_sequences + 1;
+    size_t tokens = (size_t)trainer->tokens, entries = (size_t)trainer->max_sequences + 1;
     size_t size = 3 * tokens + 2 * entries;
     trainer->held = lk_calloc(trainer->context, count, sizeof *trainer->held);
     trainer->held_ids = lk_calloc(trainer->context, count, size * sizeof(int32_t));
@@ -231,86 +164,65 @@ static lk_status compile_micro(lk_trainer *trainer) {
     }
 }
 
-static lk_status create(lk_trainer *trainer) {
+static lk_status create(lk_trainer *trainer, lk_adapter *const *adapters, lk_data *const *data, size_t count) {
     bool plan_only = trainer->plan_only;
     LK_TRY(check_options(trainer->context, &trainer->options));
+    LK_TRY(lk_step_parts_create(trainer, adapters, data, count));
     const lk_adapter_run run = {trainer->options.total_steps, trainer->options.max_grad_norm};
-    LK_TRY(lk_adapter_prepare(trainer->adapter, &run));
+    for (size_t i = 0; i < count; i++) {
+        LK_TRY(lk_adapter_prepare(adapters[i], &run));
+    }
     lk_device *home = plan_only ? NULL : lk_session_main_device(trainer->model->session);
     LK_TRY(lk_variables_create(trainer->context, home, &trainer->variables));
     LK_TRY(add_state(trainer));
-    LK_TRY(compile(trainer, build_update, plan_only, &trainer->update));
+    LK_TRY(compile(trainer, lk_step_parts_update, plan_only, &trainer->update));
     LK_TRY(compile_micro(trainer));
-    if (!plan_only) {
-        LK_TRY(trainer->num_parts > 0 ? LK_OK : lk_data_iterate(trainer->data, false, &trainer->iterator));
-        LK_TRY(hold_batches(trainer));
-    }
-    return LK_OK;
+    return plan_only ? LK_OK : hold_batches(trainer);
 }
 
-/* A trainer that has nothing yet. */
-static lk_status start(lk_model *model, lk_adapter *adapter, const lk_train_options *options, lk_trainer **out) {
+static lk_status create_for(lk_model *model, lk_adapter *const *adapters, lk_data *const *data, size_t count,
+                            const lk_train_options *options, bool plan_only, lk_trainer **out) {
+    *out = NULL;
     lk_trainer *trainer = lk_calloc(model->context, 1, sizeof *trainer);
     if (trainer == NULL) {
         return lk_out_of_memory(model->context, sizeof *trainer, "a trainer");
     }
     trainer->context = model->context;
     trainer->model = model;
-    trainer->adapter = adapter;
+    trainer->plan_only = plan_only;
     lk_train_options_init(&trainer->options);
     if (options != NULL) {
         memcpy(&trainer->options, options, LK_MIN(options->struct_size, sizeof trainer->options));
     }
+    lk_status status = create(trainer, adapters, data, count);
+    if (status != LK_OK) {
+        lk_trainer_destroy(trainer);
+        return status;
+    }
     *out = trainer;
     return LK_OK;
 }
 
-lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
-                            lk_trainer **out) {
+lk_status lk_trainer_create_mixed(lk_model *model, lk_adapter *const *adapters, lk_data *const *data, size_t count,
+                                  const lk_train_options *options, lk_trainer **out) {
     *out = NULL;
     if (model->plan_only) {
         return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "a model loaded with plan_only cannot be trained");
     }
-    if (lk_dataset_get_info(data->dataset).targets == 0) {
-        return lk_fail(
-            model->context, LK_STATUS_INVALID_ARGUMENT,
-            "the training data has no token with a loss: its sequences have one token only, or all labels are -100");
-    }
-    return lk_trainer_create_for(model, adapter, data, options, false, out);
-}
-
-lk_status lk_trainer_create_mixed(lk_model *model, lk_adapter *adapter, lk_data *const *data, size_t count,
-                                  const lk_train_options *options, lk_trainer **out) {
-    *out = NULL;
     if (count == 0) {
-        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "no data sets");
+        return lk_fail(model->context, LK_STATUS_INVALID_ARGUMENT, "there are no adapters to train");
     }
-    lk_trainer *trainer;
-    LK_TRY(start(model, adapter, options, &trainer));
-    lk_status status = lk_step_parts_create(trainer, data, count);
-    status = status == LK_OK ? create(trainer) : status;
-    if (status != LK_OK) {
-        lk_trainer_destroy(trainer);
-        return status;
-    }
-    *out = trainer;
-    return LK_OK;
+    return create_for(model, adapters, data, count, options, false, out);
 }
 
-lk_status lk_trainer_create_for(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
-                                bool plan_only, lk_trainer **out) {
-    *out = NULL;
-    lk_trainer *trainer;
-    LK_TRY(start(model, adapter, options, &trainer));
-    trainer->data = data;
-    trainer->plan_only = plan_only;
-    lk_status status = create(trainer);
-    if (status != LK_OK) {
-        lk_trainer_destroy(trainer);
-        return status;
-    }
-    *out = trainer;
-    return LK_OK;
+lk_status lk_trainer_create(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
+                            lk_trainer **out) {
+    return lk_trainer_create_mixed(model, &adapter, &data, 1, options, out);
+}
+
+lk_status lk_trainer_create_plan_only(lk_model *model, lk_adapter *adapter, lk_data *shape,
+                                      const lk_train_options *options, lk_trainer **out) {
+    return create_for(model, &adapter, &shape, 1, options, true, out);
 }
 
 void lk_trainer_destroy(lk_trainer *trainer) {
@@ -318,10 +230,7 @@ void lk_trainer_destroy(lk_trainer *trainer) {
         lk_program_destroy(trainer->micro);
         lk_program_destroy(trainer->update);
         lk_variables_destroy(trainer->variables);
-        lk_batch_iterator_destroy(trainer->iterator);
         lk_step_parts_destroy(trainer);
-        lk_free(trainer->context, trainer->first);
-        lk_free(trainer->context, trainer->second);
         lk_free(trainer->context, trainer->held);
         lk_free(trainer->context, trainer->held_ids);
         lk_train_state_free(trainer->context, &trainer->copy);
@@ -331,18 +240,6 @@ void lk_trainer_destroy(lk_trainer *trainer) {
 }
 
 /* ---- stepping ---- */
-
-static void hold(lk_batch *held, const lk_batch *batch) {
-    size_t tokens = (size_t)batch->tokens * sizeof(int32_t);
-    size_t entries = (size_t)(batch->max_sequences + 1) * sizeof(int32_t);
-    lk_batch copy = *batch;
-    copy.input_ids = memcpy(held->input_ids, batch->input_ids, tokens);
-    copy.targets = memcpy(held->targets, batch->targets, tokens);
-    copy.positions = memcpy(held->positions, batch->positions, tokens);
-    copy.cu_seqlens = memcpy(held->cu_seqlens, batch->cu_seqlens, entries);
-    copy.class_labels = memcpy(held->class_labels, batch->class_labels, entries - sizeof(int32_t));
-    *held = copy;
-}
 
 static lk_status upload_rng(lk_trainer *trainer) {
     uint64_t seed = trainer->options.seed, counter = (uint64_t)trainer->micro_batches;
@@ -368,16 +265,23 @@ static lk_status upload_hyper(lk_trainer *trainer, double learning_rate) {
     return lk_variable_upload(trainer->hyper, hyper);
 }
 
-lk_status lk_trainer_clear_gradients(lk_trainer *trainer) {
-    for (int32_t i = 0; i < lk_adapter_num_trained(trainer->adapter); i++) {
-        lk_variable *gradient = lk_adapter_trained_at(trainer->adapter, i)->gradient;
-        void *zeros = lk_calloc(trainer->context, 1, gradient->bytes);
+static lk_status clear_gradients(lk_context *context, const lk_adapter *adapter) {
+    for (int32_t i = 0; i < lk_adapter_num_trained(adapter); i++) {
+        lk_variable *gradient = lk_adapter_trained_at(adapter, i)->gradient;
+        void *zeros = lk_calloc(context, 1, gradient->bytes);
         if (zeros == NULL) {
-            return lk_out_of_memory(trainer->context, gradient->bytes, "a gradient");
+            return lk_out_of_memory(context, gradient->bytes, "a gradient");
         }
         lk_status status = lk_variable_upload(gradient, zeros);
-        lk_free(trainer->context, zeros);
+        lk_free(context, zeros);
         LK_TRY(status);
+    }
+    return LK_OK;
+}
+
+lk_status lk_trainer_clear_gradients(lk_trainer *trainer) {
+    for (int32_t i = 0; i < trainer->num_parts; i++) {
+        LK_TRY(clear_gradients(trainer->context, trainer->parts[i].adapter));
     }
     return LK_OK;
 }
@@ -397,50 +301,39 @@ static lk_status not_finite(lk_trainer *trainer, const char *what, double value)
                    (long long)trainer->step + 1, what, value, lk_op_name(node->op), node->scope);
 }
 
-/* The next micro-batch, kept. */
-static void fetch(lk_trainer *trainer, lk_batch *held) {
-    const lk_batch *batch;
-    if (trainer->num_parts > 0) {
-        lk_step_parts_next(trainer, held);
-    } else {
-        lk_batch_iterator_next(trainer->iterator, &batch);
-        hold(held, batch);
-    }
-}
-
-static lk_status fetch_batches(lk_trainer *trainer, lk_step_report *report) {
+static void fetch_batches(lk_trainer *trainer, lk_step_report *report) {
     double start = lk_seconds();
-    for (int32_t i = 0; i < trainer->num_parts; i++) {
-        trainer->parts[i].num_targets = 0;
-        trainer->parts[i].step_loss = 0.0;
-    }
     for (int64_t i = 0; i < trainer->options.gradient_accumulation_steps; i++) {
-        fetch(trainer, &trainer->held[i]);
+        lk_step_parts_next(trainer, &trainer->held[i]);
         report->tokens += trainer->held[i].num_tokens;
         report->targets += trainer->held[i].num_targets;
     }
-    const lk_data *data = trainer->num_parts > 0 ? trainer->parts[0].data : trainer->data;
-    lk_batch_state state =
-        lk_batch_iterator_state(trainer->num_parts > 0 ? trainer->parts[0].iterator : trainer->iterator);
-    report->epoch = (double)state.epoch + (double)state.position / (double)lk_dataset_size(data->dataset);
+    for (int32_t i = 0; i < trainer->num_parts; i++) {
+        lk_step_part *part = &trainer->parts[i];
+        lk_batch_state state = lk_batch_iterator_state(part->iterator);
+        part->report.epoch =
+            (double)state.epoch + (double)state.position / (double)lk_dataset_size(part->data->dataset);
+        report->epoch = LK_MAX(report->epoch, part->report.epoch);
+    }
     report->data_seconds = lk_seconds() - start;
-    return LK_OK;
 }
 
 static lk_status run_micro_batches(lk_trainer *trainer, lk_step_report *report) {
-    float scale = report->targets > 0 ? (float)(1.0 / (double)report->targets) : 0.0f;
     for (int64_t i = 0; i < trainer->options.gradient_accumulation_steps; i++) {
-        float loss;
-        LK_TRY(lk_step_inputs_upload(&trainer->inputs, &trainer->held[i], scale));
-        LK_TRY(trainer->num_parts > 0 ? lk_step_parts_upload(trainer, &trainer->held[i]) : LK_OK);
+        LK_TRY(lk_step_inputs_upload(&trainer->inputs, &trainer->held[i], 0.0f));
+        LK_TRY(lk_step_parts_upload(trainer, &trainer->held[i]));
         LK_TRY(upload_rng(trainer));
         LK_TRY(lk_program_run(trainer->micro));
-        LK_TRY(lk_program_read(trainer->micro, trainer->loss, &loss, sizeof loss));
-        if (!isfinite(loss)) {
-            return not_finite(trainer, "loss", (double)loss);
+        for (int32_t p = 0; p < trainer->num_parts; p++) {
+            lk_step_part *part = &trainer->parts[p];
+            float loss;
+            LK_TRY(lk_program_read(trainer->micro, part->loss, &loss, sizeof loss));
+            if (!isfinite(loss)) {
+                return not_finite(trainer, "loss", (double)loss);
+            }
+            part->report.loss += (double)loss;
+            report->loss += (double)loss / (double)trainer->num_parts;
         }
-        report->loss += (double)loss / (double)LK_MAX(trainer->num_parts, 1);
-        LK_TRY(lk_step_parts_read(trainer));
         trainer->micro_batches++;
     }
     return LK_OK;
@@ -451,24 +344,42 @@ lk_status lk_trainer_accumulate(lk_trainer *trainer, lk_step_report *report) {
     *report = (lk_step_report){.step = trainer->step + 1};
     report->learning_rate = lk_schedule_rate(options->schedule, options->learning_rate, options->warmup_steps,
                                              options->total_steps, trainer->step);
-    LK_TRY(fetch_batches(trainer, report));
+    for (int32_t i = 0; i < trainer->num_parts; i++) {
+        trainer->parts[i].report = *report;
+    }
+    fetch_batches(trainer, report);
     return run_micro_batches(trainer, report);
 }
 
+/* The step's number is that before it. */
+static lk_status each_method(const lk_trainer *trainer, bool before, int64_t step) {
+    for (int32_t i = 0; i < trainer->num_parts; i++) {
+        lk_adapter *adapter = trainer->parts[i].adapter;
+        lk_status (*call)(lk_adapter *, int64_t) =
+            before ? adapter->method->before_update : adapter->method->after_update;
+        LK_TRY(call != NULL ? call(adapter, step) : LK_OK);
+    }
+    return LK_OK;
+}
+
 static lk_status update(lk_trainer *trainer, lk_step_report *report) {
-    lk_adapter *adapter = trainer->adapter;
-    const lk_adapter_method *method = adapter->method;
     LK_TRY(upload_hyper(trainer, report->learning_rate));
-    LK_TRY(method->before_update != NULL ? method->before_update(adapter, trainer->step) : LK_OK);
-    float norm;
+    LK_TRY(each_method(trainer, true, trainer->step));
     LK_TRY(lk_program_run(trainer->update));
-    LK_TRY(lk_program_read(trainer->update, trainer->norm, &norm, sizeof norm));
-    report->grad_norm = (double)norm;
-    if (!isfinite(norm)) {
-        return not_finite(trainer, "gradient norm", (double)norm);
+    double squares = 0.0;
+    for (int32_t i = 0; i < trainer->num_parts; i++) {
+        lk_step_part *part = &trainer->parts[i];
+        float norm;
+        LK_TRY(lk_program_read(trainer->update, part->norm, &norm, sizeof norm));
+        part->report.grad_norm = (double)norm;
+        squares += (double)norm * (double)norm;
+    }
+    report->grad_norm = trainer->num_parts > 1 ? sqrt(squares) : trainer->parts[0].report.grad_norm;
+    if (!isfinite(report->grad_norm)) {
+        return not_finite(trainer, "gradient norm", report->grad_norm);
     }
     trainer->step++;
-    return method->after_update != NULL ? method->after_update(adapter, trainer->step - 1) : LK_OK;
+    return each_method(trainer, false, trainer->step - 1);
 }
 
 static lk_status step(lk_trainer *trainer, lk_step_report *report) {
@@ -480,17 +391,19 @@ static lk_status step(lk_trainer *trainer, lk_step_report *report) {
     LK_TRY(update(trainer, report));
     LK_TRY(lk_trainer_renew_copy(trainer));
     report->step_seconds = lk_seconds() - start - report->data_seconds;
+    for (int32_t i = 0; i < trainer->num_parts; i++) {
+        trainer->parts[i].report.step_seconds = report->step_seconds;
+        trainer->parts[i].report.data_seconds = report->data_seconds;
+    }
     return LK_OK;
 }
 
-lk_status lk_trainer_get_losses(const lk_trainer *trainer, double *losses, size_t count) {
-    if ((size_t)trainer->num_parts != count) {
-        return lk_fail(trainer->context, LK_STATUS_INVALID_ARGUMENT, "%zu losses asked for, there are %d", count,
+lk_status lk_trainer_get_part(const lk_trainer *trainer, size_t index, lk_step_report *report) {
+    if (index >= (size_t)trainer->num_parts) {
+        return lk_fail(trainer->context, LK_STATUS_INVALID_ARGUMENT, "adapter %zu: the trainer has %d", index,
                        trainer->num_parts);
     }
-    for (size_t i = 0; i < count; i++) {
-        losses[i] = trainer->parts[i].step_loss;
-    }
+    *report = trainer->parts[index].report;
     return LK_OK;
 }
 
@@ -527,8 +440,14 @@ static void add_variables(const lk_variables *variables, lk_memory_report *repor
 void lk_trainer_get_memory(const lk_trainer *trainer, lk_memory_report *report) {
     *report = (lk_memory_report){0};
     add_variables(trainer->model->variables, report);
-    add_variables(trainer->adapter->variables, report);
     add_variables(trainer->variables, report);
+    for (int32_t i = 0; i < trainer->num_parts; i++) {
+        add_variables(trainer->parts[i].adapter->variables, report);
+        add_variables(trainer->parts[i].variables, report);
+    }
+    if (trainer->mixed != NULL) {
+        add_variables(trainer->mixed->variables, report);
+    }
     lk_program_memory micro = lk_program_memory_of(trainer->micro), update = lk_program_memory_of(trainer->update);
     report->activations = micro.arena_bytes + update.arena_bytes;
     report->activations_lower_bound = micro.lower_bound_bytes + update.lower_bound_bytes;

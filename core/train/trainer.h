@@ -12,41 +12,39 @@ typedef struct lk_train_state {
     char *block; /* the trained tensors and their moments */
     size_t bytes;
     int64_t step, micro_batches;
-    lk_batch_state place;
+    lk_batch_state *places; /* in the data, of each part */
 } lk_train_state;
 
 struct lk_trainer {
     lk_context *context;
     lk_model *model;
-    lk_adapter *adapter;
-    lk_data *data;
     lk_train_options options;
     bool plan_only;
-    lk_batch_iterator *iterator;
-    int64_t step, micro_batches; /* done so far */
-    lk_variables *variables;     /* inputs and optimizer state */
+    lk_step_part *parts; /* the adapters that are trained: one, or several side by side */
+    int32_t num_parts;
+    lk_adapter *mixed;             /* of several parts; NULL: there is one */
+    lk_variable *adapter_rows;     /* with it, [T]: the part of each token */
+    int64_t tokens, max_sequences; /* of a micro-batch, all parts' */
+    int64_t step, micro_batches;   /* done so far */
+    lk_variables *variables;       /* inputs; the parts have their own */
     lk_step_inputs inputs;
     lk_variable *hyper;
-    lk_variable **first, **second; /* moments, per adapter tensor */
-    /* A micro-batch: forward, backward, gradients added to the sums. An update: norm, clipping, AdamW, sums cleared. */
+    /* A micro-batch: forward, backward, gradients added to the sums. An update: norms, clipping, AdamW, sums cleared.
+     */
     lk_program *micro, *update;
     lk_recompute recompute; /* chosen */
     lk_recompute_cost recompute_cost;
-    lk_tensor *loss, *norm;
-    lk_step_part *parts; /* of a mixed adapter; NULL: it is not one */
-    int32_t num_parts;
-    lk_data all_parts; /* their sizes together */
-    lk_variable *adapter_rows;
-    lk_batch *held; /* copies of a step's micro-batches: the loss is a mean over all their targets */
+    lk_tensor *loss; /* the sum of the parts' */
+    lk_batch *held;  /* copies of a step's micro-batches: the loss is a mean over all their targets */
     int32_t *held_ids;
     lk_train_state copy, spare; /* with keep_copy; the spare is what the next copy goes to */
     double copied_at, copy_seconds;
     lk_status failed; /* DEVICE or OUT_OF_MEMORY: the device did in a step; LK_OK: it did not */
 };
 
-/* As lk_trainer_create; with plan_only nothing is allocated on a device and no step can be taken. */
-lk_status lk_trainer_create_for(lk_model *model, lk_adapter *adapter, lk_data *data, const lk_train_options *options,
-                                bool plan_only, lk_trainer **out);
+/* As lk_trainer_create, but nothing is allocated on a device and no step can be taken. */
+lk_status lk_trainer_create_plan_only(lk_model *model, lk_adapter *adapter, lk_data *shape,
+                                      const lk_train_options *options, lk_trainer **out);
 
 /* Data that is described by its options alone, as plans need it. */
 lk_status lk_data_shape(lk_model *model, const lk_data_options *options, lk_data *out);

@@ -89,6 +89,10 @@ wrong '--out DIR is missing' train --model x --data y
 wrong '--mix and --data exclude each other' train --model x --data y --out z --mix a=b
 wrong 'expected NAME=FILE' train --model x --out z --mix a
 wrong 'the name a is taken' train --model x --out z --mix a=b --mix a=c
+wrong 'the name checkpoint is taken' train --model x --out z --mix checkpoint=b
+wrong 'with the name of a --mix' train --model x --out z --mix a=b --val c=d
+wrong '--early-stopping needs --val a=FILE' train --model x --out z --mix a=b --mix c=d --val c=d --val-every 1 --early-stopping 1
+wrong '--val was given 2 times' train --model x --data y --out z --val a --val b
 wrong '--out PATH is missing' merge --model x
 wrong '--rank 0: must be from 1 to 65536' train --rank 0
 wrong '--rank 99999999999999999999: must be from 1 to 65536' train --rank 99999999999999999999

@@ -46,14 +46,21 @@ run 0 eval --model "$model" --adapter adapter --data held-out.txt --seq 32 --jso
 after=$(number loss out)
 less "$after" "$before" || fail "the held-out loss did not fall: $before, then $after"
 
-# Adapters trained side by side are what each is alone.
-options="--model $model --batch 2 --seq 32 --lr 2e-3 --seed 3 --steps 4 --device cpu"
+# Adapters trained side by side are what each is alone, clipped, validated and resumed, too.
+options="--model $model --batch 2 --seq 32 --lr 2e-3 --seed 3 --device cpu --max-grad-norm 0.5"
+mixed="--mix first=train.txt --mix second=held-out.txt --val second=train.txt --out pair --log pair.jsonl"
 # shellcheck disable=SC2086
-run 0 train $options --mix first=train.txt --mix second=held-out.txt --out pair --log pair.jsonl
-has '^second  *loss [0-9.]* at last  pair/second$'
-has '"losses":{"first":[0-9.]*,"second":[0-9.]*}' pair.jsonl
+run 0 train $options $mixed --steps 2 --save-every 2
+has '"adapters":{"first":{"loss":[0-9.]*,"grad_norm":[0-9.]*,' pair.jsonl
+has '"adapter":"second","validation_loss":' pair.jsonl
 # shellcheck disable=SC2086
-run 0 train $options --data held-out.txt --out alone
+run 0 train $options $mixed --steps 4 --resume --val-every 1 --early-stopping 9 --val first=train.txt
+has '^second  *loss [0-9.]* at last$'
+has '^adapter  *pair/second$'
+has 'resumed after step 2' err
+[ "$(grep -c '"grad_norm":.*"learning_rate"' pair.jsonl)" -eq 4 ] || fail 'the log has not one line per step'
+# shellcheck disable=SC2086
+run 0 train $options --data held-out.txt --out alone --steps 4
 run 0 eval --model "$model" --adapter alone --data held-out.txt --seq 32 --json
 alone=$(number loss out)
 run 0 eval --model "$model" --adapter pair/second --data held-out.txt --seq 32 --json
