@@ -1,25 +1,35 @@
 # cmake -DCC=cc -DGLSLANG=glslangValidator -DSHADER=x.lk -DENTRY=x -DOUTPUT=x.spv [-DWORDS="W_TYPE=bf16 Y_TYPE=f32"]
 #   -P compile_spirv.cmake
 # GLSL's preprocessor cannot join tokens, so C's does the work; its line markers become #line with the .lk file's name.
-get_filename_component(folder ${SHADER} DIRECTORY)
+get_filename_component(shaders ${CMAKE_CURRENT_LIST_DIR}/../shaders ABSOLUTE)
 get_filename_component(target ${OUTPUT} DIRECTORY)
 file(MAKE_DIRECTORY ${target})
+set(preludes lk_glsl lk_common lk_tile)
+set(extensions GL_GOOGLE_cpp_style_line_directive GL_EXT_shader_16bit_storage)
 set(defines -DLK_ENTRY_${ENTRY}=1 -DLK_SET_VECTOR=1)
 separate_arguments(WORDS)
 foreach(word IN LISTS WORDS)
   list(APPEND defines -D${word})
+  if(word STREQUAL "REDUCTION=subgroup")
+    list(APPEND extensions GL_KHR_shader_subgroup_basic GL_KHR_shader_subgroup_shuffle)
+  elseif(word MATCHES "^MATRIX=(.*)")
+    list(APPEND preludes native/vulkan/lk_matrix)
+    list(APPEND extensions GL_EXT_shader_explicit_arithmetic_types_float16)
+    if(CMAKE_MATCH_1 STREQUAL "cooperative")
+      list(APPEND extensions GL_KHR_shader_subgroup_basic GL_KHR_memory_scope_semantics GL_KHR_cooperative_matrix)
+    endif()
+  endif()
 endforeach()
+list(TRANSFORM preludes REPLACE "(.+)" "-include;${shaders}/\\1.h" OUTPUT_VARIABLE includes)
+list(TRANSFORM extensions REPLACE "(.+)" "#extension \\1 : require\n")
+string(REPLACE ";" "" extensions "${extensions}")
 set(glsl ${OUTPUT}.comp)
-execute_process(COMMAND ${CC} -E -x c -undef ${defines} -include ${folder}/lk_glsl.h -include ${folder}/lk_common.h
-  -include ${folder}/lk_tile.h ${SHADER} OUTPUT_VARIABLE text RESULT_VARIABLE result)
+execute_process(COMMAND ${CC} -E -x c -undef ${defines} ${includes} ${SHADER} OUTPUT_VARIABLE text RESULT_VARIABLE result)
 if(NOT result EQUAL 0)
   message(FATAL_ERROR "${SHADER}: the C preprocessor failed")
 endif()
 string(REGEX REPLACE "(^|\n)# ([0-9]+ \"[^\"]*\")[^\n]*" "\\1#line \\2" text "${text}")
-file(WRITE ${glsl} "#version 450
-#extension GL_GOOGLE_cpp_style_line_directive : require
-#extension GL_EXT_shader_16bit_storage : require
-${text}")
+file(WRITE ${glsl} "#version 450\n${extensions}${text}")
 execute_process(COMMAND ${GLSLANG} -V --target-env vulkan1.1 -S comp -o ${OUTPUT} ${glsl} OUTPUT_VARIABLE output
   RESULT_VARIABLE result)
 if(NOT result EQUAL 0)

@@ -10,14 +10,37 @@ add_custom_command(OUTPUT ${LK_SHADER_TEXTS}
   DEPENDS ${LK_SHADERS} ${LK_SHADER_PRELUDES} ${PROJECT_SOURCE_DIR}/cmake/embed_shaders.cmake VERBATIM)
 target_sources(lorikeet_objects PRIVATE ${LK_SHADER_TEXTS})
 
+# Kernels with cooperative matrices need a compiler that knows them, newer than Debian 12's: ./bootstrap puts one into
+# build/tools. Without one they are left out, and the rows say so.
+set(LK_GLSLANG_MATRIX)
+file(WRITE ${PROJECT_BINARY_DIR}/CMakeFiles/knows.comp
+  "#version 450\n#extension GL_KHR_cooperative_matrix : require\nlayout(local_size_x = 1) in;\nvoid main() {}\n")
+foreach(candidate IN ITEMS ${LK_GLSLANG} ${PROJECT_SOURCE_DIR}/build/tools/glslangValidator)
+  execute_process(COMMAND ${candidate} -V --target-env vulkan1.1 -o ${PROJECT_BINARY_DIR}/CMakeFiles/knows.spv
+    ${PROJECT_BINARY_DIR}/CMakeFiles/knows.comp RESULT_VARIABLE result OUTPUT_QUIET ERROR_QUIET)
+  if(result EQUAL 0 AND NOT LK_GLSLANG_MATRIX)
+    set(LK_GLSLANG_MATRIX ${candidate})
+  endif()
+endforeach()
+if(NOT LK_GLSLANG_MATRIX)
+  message(STATUS "no glslangValidator that knows GL_KHR_cooperative_matrix: Vulkan's kernels for it are left out")
+endif()
+
 # Vulkan gets them as SPIR-V, one module per kernel and choice of words; all else is set when it is loaded.
-file(GLOB LK_GLSL_PRELUDES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/lk_*.h)
+file(GLOB LK_GLSL_PRELUDES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/lk_*.h
+  ${PROJECT_SOURCE_DIR}/shaders/native/vulkan/*.h)
+file(GLOB LK_VULKAN_SHADERS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/native/vulkan/*.lk)
+set(LK_REDUCTION group subgroup) # launches that do not say which get the first
+set(LK_MATRIX emulated)
+if(LK_GLSLANG_MATRIX)
+  list(APPEND LK_MATRIX cooperative)
+endif()
 set(LK_X_TYPE f32 f16 bf16 i32)
 set(LK_Y_TYPE f32 f16 bf16 i32)
 set(LK_W_TYPE f32 f16 bf16)
 
 # lk_word_choices(<variable> <shader> <entry>): what the words that the kernel depends on can be: the types named in its list
-# of buffers, and FUNCTION, where the text has functions. A list of "W_TYPE=bf16 Y_TYPE=f32"; one empty choice, "-", where
+# of buffers, FUNCTION where the text has functions, MATRIX where it has matrices, REDUCTION where it reduces rows. A list of "W_TYPE=bf16 Y_TYPE=f32"; one empty choice, "-", where
 # it depends on none.
 function(lk_word_choices variable shader entry)
   file(READ ${shader} text)
@@ -29,7 +52,13 @@ function(lk_word_choices variable shader entry)
   if(LK_FUNCTION)
     string(APPEND buffers FUNCTION)
   endif()
-  foreach(name W_TYPE X_TYPE Y_TYPE FUNCTION)
+  if(text MATCHES "LK_MATRIX_")
+    string(APPEND buffers MATRIX)
+  endif()
+  if(text MATCHES "LK_ROW_(SUM|REDUCE)")
+    string(APPEND buffers REDUCTION)
+  endif()
+  foreach(name W_TYPE X_TYPE Y_TYPE FUNCTION MATRIX REDUCTION)
     if(buffers MATCHES ${name})
       set(longer)
       foreach(choice IN LISTS choices)
@@ -46,7 +75,7 @@ endfunction()
 if(LK_GLSLANG)
   set(LK_SPIRV)
   set(lines "")
-  foreach(shader IN LISTS LK_SHADERS)
+  foreach(shader IN LISTS LK_SHADERS LK_VULKAN_SHADERS)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${shader})
     file(STRINGS ${shader} entries REGEX "^LK_KERNEL\\(")
     foreach(entry IN LISTS entries)
@@ -57,8 +86,12 @@ if(LK_GLSLANG)
         string(REGEX REPLACE "[A-Z_]+=| " "-" suffix "${words}")
         string(REPLACE "--" "-" suffix "${suffix}")
         set(output ${PROJECT_BINARY_DIR}/spirv/${entry}${suffix}.spv)
+        set(glslang ${LK_GLSLANG})
+        if(words MATCHES "MATRIX=cooperative")
+          set(glslang ${LK_GLSLANG_MATRIX})
+        endif()
         add_custom_command(OUTPUT ${output}
-          COMMAND ${CMAKE_COMMAND} -DCC=${CMAKE_C_COMPILER} -DGLSLANG=${LK_GLSLANG} -DSHADER=${shader} -DENTRY=${entry}
+          COMMAND ${CMAKE_COMMAND} -DCC=${CMAKE_C_COMPILER} -DGLSLANG=${glslang} -DSHADER=${shader} -DENTRY=${entry}
             -DOUTPUT=${output} "-DWORDS=${words}" -P ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake
           DEPENDS ${shader} ${LK_GLSL_PRELUDES} ${PROJECT_SOURCE_DIR}/cmake/compile_spirv.cmake VERBATIM)
         list(APPEND LK_SPIRV ${output})

@@ -32,6 +32,40 @@ LK_CONSTANT(0, GROUP, 64)
     }                                                                              \
     LK_BARRIER();
 
+/* `total` becomes all lanes' `part`, combined in a fixed order: through the shared array `parts` of GROUP, or, where the word
+ * REDUCTION is `subgroup`, by exchange within subgroups of SUBGROUP lanes first: then groups of one need no barrier. */
+#ifndef REDUCTION
+#define REDUCTION group
+#endif
+#define LK_COMBINE LK_WORD(LK_COMBINE_, REDUCTION)
+#define LK_COMBINE_group(total, parts, part, combine) \
+    LK_BARRIER(); /* an earlier total has been read */ \
+    parts[LK_LANE] = part;                            \
+    LK_REDUCE(parts, combine)                         \
+    total = parts[0];
+#define LK_COMBINE_subgroup(total, parts, part, combine)                \
+    for (int lk_mask = SUBGROUP / 2; lk_mask > 0; lk_mask /= 2) {       \
+        float lk_other = LK_SHUFFLE_XOR(part, lk_mask);                 \
+        part = combine(part, lk_other);                                 \
+    }                                                                   \
+    total = part;                                                       \
+    if (GROUP > SUBGROUP) {                                             \
+        LK_BARRIER(); /* an earlier total has been read */              \
+        if (LK_LANE % SUBGROUP == 0) {                                  \
+            parts[LK_LANE / SUBGROUP] = part;                           \
+        }                                                               \
+        LK_BARRIER();                                                   \
+        total = parts[0];                                               \
+        for (int lk_p = 1; lk_p < GROUP / SUBGROUP; lk_p++) {           \
+            total = combine(total, parts[lk_p]);                        \
+        }                                                               \
+    }
+#define LK_BY_SUBGROUPS_group 0
+#define LK_BY_SUBGROUPS_subgroup 1
+#if LK_WORD(LK_BY_SUBGROUPS_, REDUCTION)
+LK_CONSTANT(7, SUBGROUP, 32)
+#endif
+
 /* `total` becomes TERM(i) over all i < width, combined (a sum from 0, a maximum from -3e38) by the lanes of a group in a
  * fixed order. Each lane keeps LANES partial results side by side: 16 let a processor use its vectors. `parts` is a
  * shared array of GROUP. All lanes of the group must come here. */
@@ -54,10 +88,7 @@ LK_CONSTANT(0, GROUP, 64)
         for (int lk_n = 0; lk_n < LANES; lk_n++) {                                                    \
             lk_part = combine(lk_part, lk_lanes[lk_n]);                                               \
         }                                                                                             \
-        LK_BARRIER(); /* an earlier total has been read */                                            \
-        parts[LK_LANE] = lk_part;                                                                     \
-        LK_REDUCE(parts, combine)                                                                     \
-        total = parts[0];                                                                             \
+        LK_COMBINE(total, parts, lk_part, combine)                                                    \
     }
 #define LK_ROW_SUM(total, parts, width, TERM) LK_ROW_REDUCE(total, parts, width, 0.0f, LK_ADD, TERM)
 

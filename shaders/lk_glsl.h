@@ -55,6 +55,7 @@
 #define LK_RSQRT(x) (1.0f / sqrt(x))
 #define LK_FMA(a, b, c) fma(a, b, c)
 #define LK_UNROLL
+#define LK_SHUFFLE_XOR(x, mask) subgroupShuffleXor(x, uint(mask))
 #define fmax(a, b) max(a, b)
 #define fmin(a, b) min(a, b)
 uint lk_mul_high(uint a, uint b) {

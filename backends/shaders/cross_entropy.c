@@ -14,9 +14,8 @@ typedef struct rows_call {
 } rows_call;
 
 static void record_rows(lk_recorder *recorder, const rows_call *call) {
-    lk_launch *launch = lk_launch_begin(recorder, "cross_entropy", "cross_entropy",
-                                        recorder->caps->is_cpu ? 1 : lk_lanes_for_elements(recorder->caps));
-    lk_launch_constant(launch, "LANES", lk_row_vector(recorder->caps));
+    lk_launch *launch = lk_launch_rows(recorder, "cross_entropy", "cross_entropy",
+                                       recorder->caps->is_cpu ? 1 : lk_lanes_for_elements(recorder->caps));
     lk_launch_buffer(launch, call->logits);
     lk_launch_buffer(launch, call->targets);
     lk_launch_buffer(launch, call->loss_scale);

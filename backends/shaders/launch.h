@@ -46,6 +46,7 @@ typedef struct lk_recorder {
     int32_t command;                    /* that is being recorded */
     double most_seconds;                /* that a submission may take, by estimate; 0: as long as it likes */
     const struct lk_products *products; /* who makes its products; NULL: the dialect's kernels (rows.h) */
+    bool by_subgroups;                  /* rows are reduced within subgroups first */
     lk_status status;                   /* of the first failure; later calls do nothing */
 } lk_recorder;
 typedef void (*lk_record_function)(lk_recorder *recorder, const lk_command *command);

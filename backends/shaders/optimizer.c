@@ -20,8 +20,7 @@ void lk_record_grad_norm(lk_recorder *recorder, const lk_command *command) {
     const lk_node *node = command->node;
     int64_t parts = 0;
     for (int i = 0; i < node->num_inputs; i++) {
-        lk_launch *launch = lk_launch_begin(recorder, "grad_norm", "grad_norm", lk_lanes_for_row(recorder->caps));
-        lk_launch_constant(launch, "LANES", lk_row_vector(recorder->caps));
+        lk_launch *launch = lk_launch_rows(recorder, "grad_norm", "grad_norm", lk_lanes_for_row(recorder->caps));
         lk_launch_buffer(launch, &command->inputs[i]);
         lk_launch_buffer(launch, &command->scratch);
         lk_launch_int(launch, lk_count_of(node->inputs[i]));

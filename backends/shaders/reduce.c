@@ -2,9 +2,7 @@
 #include "backends/shaders/rows.h"
 
 static lk_launch *begin_row(lk_recorder *recorder, const char *entry) {
-    lk_launch *launch = lk_launch_begin(recorder, entry, entry, lk_lanes_for_row(recorder->caps));
-    lk_launch_constant(launch, "LANES", lk_row_vector(recorder->caps));
-    return launch;
+    return lk_launch_rows(recorder, entry, entry, lk_lanes_for_row(recorder->caps));
 }
 
 void lk_record_sum(lk_recorder *recorder, const lk_binding *x, int64_t count, const lk_binding *factor, bool takes_root,
@@ -123,8 +121,7 @@ void lk_record_layer_norm_backward(lk_recorder *recorder, const lk_command *comm
 void lk_record_orthogonality(lk_recorder *recorder, const lk_command *command) {
     const lk_node *node = command->node;
     lk_launch *launch =
-        lk_launch_begin(recorder, "orthogonality", lk_op_name(node->op), lk_lanes_for_row(recorder->caps));
-    lk_launch_constant(launch, "LANES", lk_row_vector(recorder->caps));
+        lk_launch_rows(recorder, "orthogonality", lk_op_name(node->op), lk_lanes_for_row(recorder->caps));
     for (int i = 0; i < node->num_inputs; i++) {
         lk_launch_buffer(launch, &command->inputs[i]);
     }

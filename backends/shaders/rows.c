@@ -33,6 +33,16 @@ int32_t lk_vector_width(const lk_device_caps *caps) {
     return caps->subgroup_size >= 16 ? 16 : caps->subgroup_size >= 8 ? 8 : 4;
 }
 
+lk_launch *lk_launch_rows(lk_recorder *recorder, const char *file, const char *entry, int32_t group) {
+    lk_launch *launch = lk_launch_begin(recorder, file, entry, group);
+    lk_launch_constant(launch, "LANES", lk_row_vector(recorder->caps));
+    if (recorder->by_subgroups) {
+        lk_launch_word(launch, "REDUCTION", "subgroup");
+        lk_launch_constant(launch, "SUBGROUP", recorder->caps->subgroup_size);
+    }
+    return launch;
+}
+
 lk_launch *lk_launch_elements(lk_recorder *recorder, const char *entry) {
     return lk_launch_begin(recorder, entry, entry, lk_lanes_for_elements(recorder->caps));
 }

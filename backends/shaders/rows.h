@@ -12,6 +12,8 @@ int32_t lk_lanes_for_elements(const lk_device_caps *caps);
 int32_t lk_lanes_for_row(const lk_device_caps *caps);
 /* Sums that one lane of a row keeps side by side (the kernels' LANES). */
 int32_t lk_row_vector(const lk_device_caps *caps);
+/* Begins a launch whose groups reduce rows (LK_ROW_REDUCE), in the recorder's way. */
+lk_launch *lk_launch_rows(lk_recorder *recorder, const char *file, const char *entry, int32_t group);
 /* Floats in a vector register of a processor that OpenCL or Vulkan runs on: 16, 8 or 4; 1 on GPUs. */
 int32_t lk_vector_width(const lk_device_caps *caps);
 /* Begins a launch over `count` elements, `count` being the kernel's first parameter after the buffers. */

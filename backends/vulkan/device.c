@@ -60,18 +60,14 @@ static lk_status make_device(lk_vk_device *self, const lk_vk_instance *instance)
                                      .queueFamilyIndex = self->family,
                                      .queueCount = 1,
                                      .pQueuePriorities = &priority};
-    VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES, .timelineSemaphore = VK_TRUE};
-    VkPhysicalDevice16BitStorageFeatures storage = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES,
-                                                    .pNext = uses(self, LK_VK_TIMELINE) ? &timeline : NULL,
-                                                    .storageBuffer16BitAccess = uses(self, LK_VK_STORAGE_16)};
-    static const char *const extensions[] = {VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME};
+    lk_vk_features features;
+    lk_vk_features_init(&features, self->device.caps.features, VK_TRUE);
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-                               .pNext = &storage,
+                               .pNext = &features.storage,
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue,
-                               .enabledExtensionCount = uses(self, LK_VK_TIMELINE) ? 1 : 0,
-                               .ppEnabledExtensionNames = extensions};
+                               .enabledExtensionCount = features.num_extensions,
+                               .ppEnabledExtensionNames = features.extensions};
     VkResult error = instance->vkCreateDevice(self->physical, &info, NULL, &self->vk);
     if (error != VK_SUCCESS) {
         self->vk = VK_NULL_HANDLE;

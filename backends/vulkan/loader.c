@@ -81,12 +81,14 @@ static void load(void) {
         snprintf(missing, sizeof missing, "the Vulkan loader has no %s: %s", #function, INSTALL); \
         return;                                                                                   \
     }
+#define LK_VK_INSTANCE_OPTIONAL(function) instance.function = (PFN_##function)find(instance.instance, #function);
 #define LK_VK_DEVICE(function)
-#define LK_VK_OPTIONAL(function)
+#define LK_VK_DEVICE_OPTIONAL(function)
 #include "backends/vulkan/symbols.def"
 #undef LK_VK_INSTANCE
+#undef LK_VK_INSTANCE_OPTIONAL
 #undef LK_VK_DEVICE
-#undef LK_VK_OPTIONAL
+#undef LK_VK_DEVICE_OPTIONAL
     loaded = true;
 }
 
@@ -98,16 +100,18 @@ lk_status lk_vk_load(lk_context *context, const lk_vk_instance **out) {
 
 lk_status lk_vk_load_device(lk_context *context, const lk_vk_instance *from, VkDevice device, lk_vk_api *api) {
 #define LK_VK_INSTANCE(function)
-#define LK_VK_OPTIONAL(function) api->function = (PFN_##function)from->vkGetDeviceProcAddr(device, #function);
+#define LK_VK_INSTANCE_OPTIONAL(function)
+#define LK_VK_DEVICE_OPTIONAL(function) api->function = (PFN_##function)from->vkGetDeviceProcAddr(device, #function);
 #define LK_VK_DEVICE(function)                                                                        \
-    LK_VK_OPTIONAL(function)                                                                          \
+    LK_VK_DEVICE_OPTIONAL(function)                                                                   \
     if (api->function == NULL) {                                                                      \
         return lk_fail(context, LK_STATUS_DEVICE, "the Vulkan driver has no function %s", #function); \
     }
 #include "backends/vulkan/symbols.def"
 #undef LK_VK_INSTANCE
+#undef LK_VK_INSTANCE_OPTIONAL
 #undef LK_VK_DEVICE
-#undef LK_VK_OPTIONAL
+#undef LK_VK_DEVICE_OPTIONAL
     return LK_OK;
 }
 

@@ -5,6 +5,8 @@
 #include "backends/vulkan/vulkan.h"
 #include "core/base/disk_cache.h"
 
+enum { FULL_SUBGROUPS = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT };
+
 /* ---- finding the kernel ---- */
 
 /* The number after " name=" in a list, or -1. */
@@ -125,9 +127,16 @@ static VkResult make_pipeline(lk_vk_device *self, const lk_spirv *kernel, const 
     if (error != VK_SUCCESS) {
         return error;
     }
+    /* lanes exchange: the subgroup must be of the size that the kernel was given, and whole */
+    bool exchanges = strstr(kernel->choice, " REDUCTION=subgroup") != NULL;
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfoEXT size = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO_EXT,
+        .requiredSubgroupSize = (uint32_t)self->device.caps.subgroup_size};
     VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                         .flags = VK_PIPELINE_CREATE_DISPATCH_BASE,
                                         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                  .pNext = exchanges ? &size : NULL,
+                                                  .flags = exchanges ? FULL_SUBGROUPS : 0,
                                                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                   .module = module,
                                                   .pName = "main",

@@ -1,5 +1,4 @@
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "backends/vulkan/vulkan.h"
@@ -45,37 +44,6 @@ lk_status lk_vk_find(lk_context *context, const lk_vk_instance *instance, VkPhys
                                 "mesa-vulkan-drivers, which has one for the processor too");
 }
 
-static bool has_extension(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice device,
-                          const char *name) {
-    uint32_t count = 0;
-    bool found = false;
-    if (instance->vkEnumerateDeviceExtensionProperties(device, NULL, &count, NULL) != VK_SUCCESS || count == 0) {
-        return false;
-    }
-    VkExtensionProperties *extensions = lk_calloc(context, count, sizeof *extensions);
-    if (extensions == NULL) {
-        return false; /* what is optional is gone without */
-    }
-    VkResult error = instance->vkEnumerateDeviceExtensionProperties(device, NULL, &count, extensions);
-    for (uint32_t i = 0; error == VK_SUCCESS && i < count && !found; i++) {
-        found = strcmp(extensions[i].extensionName, name) == 0;
-    }
-    lk_free(context, extensions);
-    return found;
-}
-
-static uint64_t features_of(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice device) {
-    bool timeline = has_extension(context, instance, device, VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME);
-    VkPhysicalDeviceTimelineSemaphoreFeatures semaphores = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
-    VkPhysicalDevice16BitStorageFeatures storage = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES,
-                                                    .pNext = timeline ? &semaphores : NULL};
-    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &storage};
-    instance->vkGetPhysicalDeviceFeatures2(device, &features);
-    return (storage.storageBuffer16BitAccess ? (uint64_t)LK_VK_STORAGE_16 : 0) |
-           (timeline && semaphores.timelineSemaphore ? (uint64_t)LK_VK_TIMELINE : 0);
-}
-
 static const char *type_name(VkPhysicalDeviceType type) {
     switch (type) {
     case VK_PHYSICAL_DEVICE_TYPE_CPU:
@@ -106,6 +74,7 @@ static void estimate(VkPhysicalDeviceType type, lk_device_caps *caps) {
         caps->flops_f32 = discrete ? 8e12 : 1e12;
         caps->bandwidth = discrete ? 3e11 : 4e10;
         caps->launch_seconds = 5e-6;
+        caps->flops_16 = (caps->features & (LK_VK_MATRIX_16 | LK_VK_MATRIX_8)) != 0 ? 4.0 * caps->flops_f32 : 0.0;
     }
 }
 
@@ -115,7 +84,7 @@ static void describe(lk_context *context, const lk_vk_instance *instance, VkPhys
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
                                               .pNext = &subgroup};
-    if (has_extension(context, instance, device, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME)) {
+    if (lk_vk_has_extension(context, instance, device, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME)) {
         subgroup.pNext = &driver;
     }
     instance->vkGetPhysicalDeviceProperties2(device, &properties);
@@ -130,7 +99,7 @@ static void describe(lk_context *context, const lk_vk_instance *instance, VkPhys
              VK_VERSION_PATCH(version), driver.driverName[0] != '\0' ? driver.driverName : "driver", driver.driverInfo,
              (unsigned)properties.properties.driverVersion);
     caps->is_cpu = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
-    caps->features = features_of(context, instance, device);
+    caps->features = lk_vk_features_of(context, instance, device, caps);
     if (caps->is_cpu || properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU) {
         caps->features |= LK_VK_UNIFIED;
     }

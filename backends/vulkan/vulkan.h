@@ -6,6 +6,7 @@
 #include <vulkan/vulkan_core.h>
 
 #include "backends/shaders/launch.h"
+#include "backends/vulkan/cooperative_matrix.h"
 #include "backends/vulkan/spirv.h"
 #include "dispatch/dispatch.h"
 
@@ -15,23 +16,27 @@
 typedef struct lk_vk_instance {
     VkInstance instance;
 #define LK_VK_INSTANCE(function) PFN_##function function;
+#define LK_VK_INSTANCE_OPTIONAL(function) PFN_##function function;
 #define LK_VK_DEVICE(function)
-#define LK_VK_OPTIONAL(function)
+#define LK_VK_DEVICE_OPTIONAL(function)
 #include "backends/vulkan/symbols.def"
 #undef LK_VK_INSTANCE
+#undef LK_VK_INSTANCE_OPTIONAL
 #undef LK_VK_DEVICE
-#undef LK_VK_OPTIONAL
+#undef LK_VK_DEVICE_OPTIONAL
 } lk_vk_instance;
 
 /* Functions of one open device. */
 typedef struct lk_vk_api {
 #define LK_VK_INSTANCE(function)
+#define LK_VK_INSTANCE_OPTIONAL(function)
 #define LK_VK_DEVICE(function) PFN_##function function;
-#define LK_VK_OPTIONAL(function) PFN_##function function;
+#define LK_VK_DEVICE_OPTIONAL(function) PFN_##function function;
 #include "backends/vulkan/symbols.def"
 #undef LK_VK_INSTANCE
+#undef LK_VK_INSTANCE_OPTIONAL
 #undef LK_VK_DEVICE
-#undef LK_VK_OPTIONAL
+#undef LK_VK_DEVICE_OPTIONAL
 } lk_vk_api;
 
 /* Loads Vulkan and makes the instance, once per process; UNAVAILABLE with what to install where there is none. */
@@ -45,8 +50,51 @@ enum { LK_VK_MAX_DEVICES = 16, LK_VK_MAX_PUSH_BYTES = 128 };
 
 /* Bits of lk_device_caps.features; a device that is opened without one of them does without it.
  * UNIFIED: tensors lie where the host can read and write them, as on processors and GPUs without memory of their own.
- */
-enum { LK_VK_STORAGE_16 = 1, LK_VK_TIMELINE = 2, LK_VK_UNIFIED = 4 };
+ * MATRIX_16, MATRIX_8: cooperative matrices of fp16 with fp32 sums, 16 x 16 x 16 and 8 x 16 x 16.
+ * SUBGROUPS: lanes of a subgroup, whose size can be asked for, exchange numbers.
+ * MATRIX_EMULATED: kernels for cooperative matrices compute without; no device says so, it is for tests. */
+enum {
+    LK_VK_STORAGE_16 = 1,
+    LK_VK_TIMELINE = 2,
+    LK_VK_UNIFIED = 4,
+    LK_VK_MATRIX_16 = 8,
+    LK_VK_MATRIX_8 = 16,
+    LK_VK_SUBGROUPS = 32,
+    LK_VK_MATRIX_EMULATED = 64
+};
+
+/* ---- features (features.c) ---- */
+
+/* The structures that ask for features, or switch them on, chained from `storage` on; and their extensions. */
+typedef struct lk_vk_features {
+    VkPhysicalDevice16BitStorageFeatures storage;
+    VkPhysicalDeviceTimelineSemaphoreFeatures timeline;
+    VkPhysicalDeviceShaderFloat16Int8Features float16;
+    VkPhysicalDeviceVulkanMemoryModelFeatures memory_model;
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
+    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT subgroups;
+    void *last;
+    const char *extensions[5];
+    uint32_t num_extensions;
+} lk_vk_features;
+
+/* Must stay where it is. */
+void lk_vk_features_init(lk_vk_features *self, uint64_t bits, VkBool32 value);
+bool lk_vk_has_extension(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice device,
+                         const char *name);
+/* The bits of a device, of which name, driver and index are known; UNIFIED is left to the caller. */
+uint64_t lk_vk_features_of(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice device,
+                           const lk_device_caps *caps);
+/* MATRIX_16 and MATRIX_8, if they are among what a driver lists. */
+uint64_t lk_vk_matrix_bits(const VkCooperativeMatrixPropertiesKHR *sizes, uint32_t count);
+
+/* ---- products by cooperative matrices (matrix.c) ---- */
+
+extern const struct lk_products lk_vk_products_matrix;
+bool lk_vk_supports_matrix(const lk_device_caps *caps, const lk_node *node, int weight, lk_refusal *why);
+bool lk_vk_matrices_are_built(void); /* the build had a compiler for them */
+
+/* ---- probe.c ---- */
 
 /* The devices that can compute with version 1.1, in the loader's order. */
 lk_status lk_vk_find(lk_context *context, const lk_vk_instance *instance, VkPhysicalDevice found[LK_VK_MAX_DEVICES],
