@@ -13,6 +13,7 @@ the load average is recorded.
 
 import argparse
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -61,8 +62,7 @@ def torch_environment(threads):
     return environment
 
 
-def make_ids(folder, text, path, count, seq):
-    """The first count*seq tokens of the text, one sequence a line."""
+def write_ids(folder, text, path, count, seq):
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -71,6 +71,16 @@ def make_ids(folder, text, path, count, seq):
         raise SystemExit(f"{text}: {len(ids)} tokens, {count * seq} are needed")
     rows = (ids[i * seq : (i + 1) * seq] for i in range(count))
     path.write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
+
+
+def make_ids(*arguments):
+    """The first count*seq tokens of the text, one sequence a line. In a process of its own: Linux counts the peak of
+    the parent's memory as a child's, so this one stays small."""
+    child = multiprocessing.Process(target=write_ids, args=arguments)
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise SystemExit("no ids were made")
 
 
 def run_torch(arguments, variant, folder, work):

@@ -19,7 +19,7 @@ import tempfile
 from compare import TEXT, make_ids, run_child, torch_environment
 
 HERE = pathlib.Path(__file__).resolve().parent
-METHODS = ("lora", "rslora", "dora", "lora-fa", "vera", "ia3", "loha", "lokr")
+METHODS = ("lora", "rslora", "dora", "lora-fa", "vera", "ia3", "loha", "lokr", "oft", "adalora")
 TARGETS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 
 
@@ -73,7 +73,8 @@ def main():
         for method in methods:
             if not (work / method).exists():
                 command = [sys.executable, HERE / "torch_lora.py", "--model", folder, "--make-adapter", work / method]
-                run_child(command + ["--method", method, "--rank", arguments.rank, "--targets", TARGETS])
+                command += ["--method", method, "--rank", arguments.rank, "--targets", TARGETS]
+                run_child(command + ["--steps", arguments.steps])
         if arguments.work and not arguments.repeats:
             return  # everything is ready
         best, rows = {}, {}

@@ -4,22 +4,25 @@ the other: accuracy on held-out texts and wall time of the whole process.
 
     bench/peers/sentiment.py --lorikeet build/release/lorikeet --model MINILM --train train.tsv --dev dev.tsv --threads 2
 
-Lines of the files are: class, TAB, text. Both take the data in an order of their own, batches of 16 texts, AdamW with a
-constant rate and no dropout. PyTorch pads each batch to its longest text; Lorikeet packs.
+Lines of the files are: class, TAB, text. Both take the data in an order of their own, AdamW with a constant rate, no
+dropout, and 16 texts a step: PyTorch pads each batch to its longest text, Lorikeet packs as many whole texts as fit into
+--budget times --seq tokens (of SST-2, whose sentences have 25 tokens on average, 17 by default).
 """
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+TEXTS = 16  # a step
 
 
-def read(path):
+def read(path, limit):
     rows = [line.rstrip("\n").split("\t", 1) for line in open(path, encoding="utf-8") if "\t" in line]
+    rows = rows[: limit or None]
     return [text for _, text in rows], [int(label) for label, _ in rows]
 
 
@@ -48,27 +51,61 @@ def train_torch(arguments):
             "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
         }
 
-    texts, labels = read(arguments.train)
+    texts, labels = read(arguments.train, arguments.limit)
     ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    begin = time.perf_counter()
+    steps, begin = 0, time.perf_counter()
     for _ in range(arguments.epochs):
         model.train()
-        for chosen in torch.randperm(len(ids)).split(16):
+        for chosen in torch.randperm(len(ids)).split(TEXTS):
             inputs = batch_of([ids[i] for i in chosen])
             loss = model(**inputs, labels=torch.tensor([labels[i] for i in chosen])).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            steps += 1
     seconds = time.perf_counter() - begin
     model.eval()
-    texts, labels = read(arguments.dev)
+    texts, labels = read(arguments.dev, arguments.limit)
     ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     right = 0
     with torch.no_grad():
         for at in range(0, len(ids), 64):
             found = model(**batch_of(ids[at : at + 64])).logits.argmax(1)
             right += int((found == torch.tensor(labels[at : at + 64])).sum())
-    print(json.dumps({"accuracy": right / len(ids), "train_seconds": seconds}))
+    print(json.dumps({"accuracy": right / len(ids), "train_seconds": seconds, "steps": steps}))
+
+
+def copy_lines(source, limit, path):
+    texts, labels = read(source, limit)
+    path.write_text("".join(f"{label}\t{text}\n" for label, text in zip(labels, texts)), encoding="utf-8")
+    return path
+
+
+def run_lorikeet(arguments, common, work):
+    from compare import run_child
+
+    train = copy_lines(arguments.train, arguments.limit, work / "train.tsv")
+    dev = copy_lines(arguments.dev, arguments.limit, work / "dev.tsv")
+    log = work / "log.jsonl"
+    command = [arguments.lorikeet, "train", "--task", "classify", "--labels", 2, *common]
+    command += ["--data", train, "--val", dev, "--targets", "query,value", "--rank", 8, "--alpha", 16]
+    command += ["--batch", arguments.budget, "--pack", "--lr", 1e-3, "--device", "cpu"]
+    _, wall, peak = run_child([*command, "--log", log, "--out", work / "out", "-q"])
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    steps = [line for line in lines if "step_seconds" in line]
+    return {
+        "accuracy": [line["validation_accuracy"] for line in lines if "validation_accuracy" in line][-1],
+        "train_seconds": sum(line["step_seconds"] + line["data_seconds"] for line in steps),
+        "steps": len(steps),
+    }, wall, peak
+
+
+def run_torch(arguments, common):
+    from compare import run_child, torch_environment
+
+    command = [sys.executable, __file__, "--torch", *common, "--train", arguments.train, "--dev", arguments.dev]
+    output, wall, peak = run_child([*command, "--limit", arguments.limit], torch_environment(arguments.threads))
+    return json.loads(output.splitlines()[-1]), wall, peak
 
 
 def main():
@@ -77,34 +114,28 @@ def main():
         parser.add_argument(name, required=True)
     parser.add_argument("--lorikeet")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--seq", type=int, default=128)
+    parser.add_argument("--seq", type=int, default=64, help="longer texts are cut, by both")
+    parser.add_argument("--budget", type=int, default=7, help="Lorikeet's micro-batch in sequences of --seq tokens")
+    parser.add_argument("--limit", type=int, default=0, help="take so many texts of each file, for a rehearsal; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--torch", action="store_true", help=argparse.SUPPRESS)  # the process of that side
     arguments = parser.parse_args()
     if arguments.torch:
         return train_torch(arguments)
-    from compare import run_child, torch_environment
-
     common = ["--model", arguments.model, "--epochs", arguments.epochs, "--seq", arguments.seq]
     common += ["--seed", arguments.seed, "--threads", arguments.threads]
+    print(f"load average {os.getloadavg()[0]:.1f}; {arguments.epochs} epochs, texts of at most {arguments.seq} tokens")
     with tempfile.TemporaryDirectory() as work:
-        log = pathlib.Path(work) / "log.jsonl"
-        command = [arguments.lorikeet, "train", "--task", "classify", "--labels", 2, *common]
-        command += ["--data", arguments.train, "--val", arguments.dev, "--targets", "query,value", "--rank", 8]
-        command += ["--batch", 16, "--lr", 1e-3, "--device", "cpu", "--log", log, "--out", pathlib.Path(work) / "out", "-q"]
-        _, wall, peak = run_child(command)
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        accuracy = [line["validation_accuracy"] for line in lines if "validation_accuracy" in line][-1]
-        seconds = sum(line["step_seconds"] for line in lines if "step_seconds" in line)
-        print(f"lorikeet  accuracy {accuracy:.4f}  wall {wall:.1f} s  steps {seconds:.1f} s  peak {peak / 2**20:.0f} MiB", flush=True)
-    command = [sys.executable, __file__, "--torch", *common, "--train", arguments.train, "--dev", arguments.dev]
-    output, wall, peak = run_child(command, torch_environment(arguments.threads))
-    result = json.loads(output.splitlines()[-1])
-    print(
-        f"PyTorch   accuracy {result['accuracy']:.4f}  wall {wall:.1f} s  steps {result['train_seconds']:.1f} s  "
-        f"peak {peak / 2**20:.0f} MiB"
-    )
+        for name, (result, wall, peak) in (
+            ("lorikeet", run_lorikeet(arguments, common, pathlib.Path(work))),
+            ("PyTorch", run_torch(arguments, common)),
+        ):
+            print(
+                f"{name:9} accuracy {result['accuracy']:.4f}  wall {wall:.1f} s  training {result['train_seconds']:.1f} s "
+                f"in {result['steps']} steps  peak {peak / 2**20:.0f} MiB",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

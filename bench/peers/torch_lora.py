@@ -12,7 +12,17 @@ import time
 
 import numpy as np
 import torch
-from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    OFTConfig,
+    PeftModel,
+    VeraConfig,
+    get_peft_model,
+)
 from peft.optimizers import create_lorafa_optimizer
 from transformers import AutoModelForCausalLM
 
@@ -34,7 +44,7 @@ def load_model(folder, dtype):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
 
 
-def config_of(method, targets, rank, alpha):
+def config_of(method, targets, rank, alpha, steps):
     shared = {"target_modules": targets, "task_type": "CAUSAL_LM"}
     lora = {"r": rank, "lora_alpha": alpha}
     return {
@@ -46,13 +56,17 @@ def config_of(method, targets, rank, alpha):
         "ia3": lambda: IA3Config(**shared, feedforward_modules=[t for t in targets if t == "down_proj"]),
         "loha": lambda: LoHaConfig(r=rank, alpha=alpha, **shared),
         "lokr": lambda: LoKrConfig(r=rank, alpha=alpha, **shared),
+        "oft": lambda: OFTConfig(oft_block_size=32, **shared),
+        "adalora": lambda: AdaLoraConfig(
+            init_r=rank * 3 // 2, target_r=rank, lora_alpha=alpha, total_step=max(steps, 2), **shared
+        ),
     }[method]()
 
 
 def make_adapter(arguments):
     torch.manual_seed(arguments.seed)
     targets = arguments.targets if arguments.targets == "all-linear" else arguments.targets.split(",")
-    config = config_of(arguments.method, targets, arguments.rank, arguments.alpha)
+    config = config_of(arguments.method, targets, arguments.rank, arguments.alpha, arguments.steps)
     get_peft_model(load_model(arguments.model, torch.float32), config).save_pretrained(arguments.make_adapter)
     if arguments.method == "lora-fa":  # of which PEFT keeps no trace
         path = pathlib.Path(arguments.make_adapter) / "adapter_config.json"
@@ -82,6 +96,8 @@ def train(arguments):
             loss = run(input_ids=ids, labels=ids).loss
         loss.backward()
         optimizer.step()
+        if arguments.method == "adalora":
+            model.base_model.update_and_allocate(step)
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         seconds.append(time.perf_counter() - begin)
