@@ -27,6 +27,12 @@ foreach(source IN LISTS LK_TEST_SOURCES)
   set_tests_properties(${area}/${name} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
 
+# Its objects come before the library's, so they take the place of those that need a processor with AMX.
+if(TARGET lorikeet_cpu_amx_emulated)
+  target_sources(test_cpu_amx PRIVATE $<TARGET_OBJECTS:lorikeet_cpu_amx_emulated>)
+  target_compile_definitions(test_cpu_amx PRIVATE LK_USE_AMX)
+endif()
+
 # What tests/gpu/run times with; built with the tests so that it is ready when a GPU is there.
 file(GLOB LK_GPU_REPORT CONFIGURE_DEPENDS tests/gpu/*.c)
 add_executable(gpu_report ${LK_GPU_REPORT})

@@ -43,7 +43,7 @@ static inline int64_t lk_cpu_wide_rows(int64_t queries) {
 
 #define LK_CPU_DECLARE_WIDE(isa, features, unused) \
     void LK_CPU_NAME(attention_wide, isa)(const lk_cpu_call *call, const lk_cpu_sequence *sequence, bool backward);
-LK_CPU_EACH_ISA(LK_CPU_DECLARE_WIDE, )
+LK_CPU_EACH_PRODUCT_ISA(LK_CPU_DECLARE_WIDE, )
 #undef LK_CPU_DECLARE_WIDE
 
 static inline int64_t lk_cpu_blocks(int64_t rows, int64_t block) {

@@ -38,8 +38,8 @@ static inline int lk_cpu_tasks(const lk_cpu_call *call, int64_t items, double by
 /* Rows of kernels.def and their parts. */
 #define LK_CPU_DECLARE_RUN(isa, features, name) void LK_CPU_NAME(name, isa)(const lk_cpu_call *call);
 #define LK_CPU_KERNEL(OP, name, in_place, scratch, native) LK_CPU_EACH_ISA(LK_CPU_DECLARE_RUN, name)
+#define LK_CPU_PRODUCT(OP, name, in_place, scratch, native) LK_CPU_EACH_PRODUCT_ISA(LK_CPU_DECLARE_RUN, name)
 #include "backends/cpu/kernels.def"
-#undef LK_CPU_KERNEL
 
 typedef struct lk_cpu_op {
     uint32_t native; /* tensors that the kernels take in 16 bits as they are: bit i input i, bit 16 + i output i */
@@ -62,7 +62,7 @@ typedef struct lk_cpu_isa {
 #define LK_CPU_DECLARE_CONVERT(isa, features, unused)                                         \
     void LK_CPU_NAME(widen, isa)(float *to, const void *from, lk_dtype dtype, int64_t count); \
     void LK_CPU_NAME(narrow, isa)(void *to, const float *from, lk_dtype dtype, int64_t count);
-LK_CPU_EACH_ISA(LK_CPU_DECLARE_CONVERT, )
+LK_CPU_EACH_PRODUCT_ISA(LK_CPU_DECLARE_CONVERT, )
 #undef LK_CPU_DECLARE_CONVERT
 
 #if defined(__GNUC__) || defined(__clang__)

@@ -103,7 +103,7 @@ typedef struct lk_cpu_gemm_grid {
     void LK_CPU_NAME(pair_rows, isa)(uint16_t * to, const float *from, int64_t rows, int64_t k);                     \
     /* The whole product, on all threads. */                                                                         \
     void LK_CPU_NAME(gemm, isa)(const lk_cpu_call *call, const lk_cpu_gemm *gemm);
-LK_CPU_EACH_ISA(LK_CPU_DECLARE, )
+LK_CPU_EACH_PRODUCT_ISA(LK_CPU_DECLARE, )
 #undef LK_CPU_DECLARE
 
 #endif

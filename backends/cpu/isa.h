@@ -11,6 +11,7 @@
     (LK_CPU_AVX2_FEATURES | LK_CPU_BIT(AVX512F) | LK_CPU_BIT(AVX512BW) | LK_CPU_BIT(AVX512DQ) | LK_CPU_BIT(AVX512VL))
 /* Those that multiply bf16 by bf16 themselves. */
 #define LK_CPU_AVX512BF16_FEATURES (LK_CPU_AVX512_FEATURES | LK_CPU_BIT(AVX512_BF16))
+#define LK_CPU_AMXBF16_FEATURES (LK_CPU_AVX512BF16_FEATURES | LK_CPU_BIT(AMX_TILE) | LK_CPU_BIT(AMX_BF16))
 #define LK_CPU_NEONBF16_FEATURES (LK_CPU_BIT(NEON) | LK_CPU_BIT(NEON_BF16))
 
 #define LK_CPU_PAIR_FEATURES (LK_CPU_BIT(AVX512_BF16) | LK_CPU_BIT(NEON_BF16))
@@ -28,6 +29,16 @@
     X(generic, 0, __VA_ARGS__)
 #else
 #define LK_CPU_EACH_ISA(X, ...) X(generic, 0, __VA_ARGS__)
+#endif
+
+/* The same for ops that are mostly products (LK_CPU_PRODUCT in kernels.def): they also have kernels for units that do
+ * nothing else. */
+#if defined(__x86_64__)
+#define LK_CPU_EACH_PRODUCT_ISA(X, ...)              \
+    X(amxbf16, LK_CPU_AMXBF16_FEATURES, __VA_ARGS__) \
+    LK_CPU_EACH_ISA(X, __VA_ARGS__)
+#else
+#define LK_CPU_EACH_PRODUCT_ISA(X, ...) LK_CPU_EACH_ISA(X, __VA_ARGS__)
 #endif
 
 /* lk_cpu_rms_norm_avx2 from LK_CPU_NAME(rms_norm, avx2); LK_CPU(rms_norm) is that of the file being compiled. */

@@ -8,7 +8,6 @@
 static const lk_cpu_op ops[LK_OP_COUNT] = {
 #define LK_CPU_KERNEL(OP, name, in_place, scratch, native) [LK_OP_##OP] = {native, scratch},
 #include "backends/cpu/kernels.def"
-#undef LK_CPU_KERNEL
 };
 
 const lk_cpu_op *lk_cpu_op_of(lk_op op) {
@@ -176,13 +175,13 @@ LK_CPU_SCRATCH(grad_norm) { /* a double per chunk */
 
 #define LK_CPU_DEFINE_ISA(isa, features, unused) \
     static const lk_cpu_isa isa_##isa = {LK_CPU_NAME(widen, isa), LK_CPU_NAME(narrow, isa)};
-LK_CPU_EACH_ISA(LK_CPU_DEFINE_ISA, )
+LK_CPU_EACH_PRODUCT_ISA(LK_CPU_DEFINE_ISA, )
 
 #define LK_CPU_DEFINE_SCRATCH(isa, features, unused)                               \
     static size_t scratch_##isa(const lk_device_caps *caps, const lk_node *node) { \
         return scratch_bytes(caps, features, node);                                \
     }
-LK_CPU_EACH_ISA(LK_CPU_DEFINE_SCRATCH, )
+LK_CPU_EACH_PRODUCT_ISA(LK_CPU_DEFINE_SCRATCH, )
 
 #define LK_CPU_COST_OF(features) \
     ((features) == 0 ? cost_generic : ((features)&LK_CPU_PAIR_FEATURES) != 0 ? cost_bf16 : cost)
@@ -198,8 +197,8 @@ LK_CPU_EACH_ISA(LK_CPU_DEFINE_SCRATCH, )
      &isa_##isa},
 static const lk_kernel rows[] = {
 #define LK_CPU_KERNEL(OP, name, in_place, scratch, native) LK_CPU_EACH_ISA(LK_CPU_ROW, OP, name, in_place)
+#define LK_CPU_PRODUCT(OP, name, in_place, scratch, native) LK_CPU_EACH_PRODUCT_ISA(LK_CPU_ROW, OP, name, in_place)
 #include "backends/cpu/kernels.def"
-#undef LK_CPU_KERNEL
 };
 
 const lk_kernel *lk_cpu_kernels(int *count) {

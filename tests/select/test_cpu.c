@@ -40,9 +40,11 @@ static const lk_node *node_of(lk_variables *variables, lk_graph *graph, const op
     return lk_graph_node(graph, lk_graph_num_nodes(graph) - 1);
 }
 
+static const char *const isas[] = {"amxbf16", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "generic"};
+enum { AMXBF16, AVX512BF16, AVX512, AVX2, NEONBF16, NEON, GENERIC };
+
 static void check_case(const lk_kernel *rows, int num_rows, const lk_device_caps *real, const lk_node *node,
                        int *chosen) {
-    static const char *const isas[] = {"avx512", "avx2", "neon", "generic"};
     for (size_t i = 0; i < LK_COUNT(isas); i++) {
         const lk_kernel *expected = row_called(rows, num_rows, node->op, isas[i]);
         if (expected == NULL) {
@@ -61,6 +63,10 @@ static void check_case(const lk_kernel *rows, int num_rows, const lk_device_caps
             bool lacks = (candidates[c].kernel->required_features & ~caps.features) != 0;
             ck_assert(!lacks || candidates[c].refused);
         }
+        for (uint64_t rest = expected->required_features; rest != 0; rest &= rest - 1) { /* without one of them */
+            caps.features = expected->required_features & ~(rest & (~rest + 1));
+            ck_assert_ptr_ne(lk_select(rows, num_rows, &caps, node, NULL, NULL, NULL).kernel, expected);
+        }
         chosen[i]++;
     }
 }
@@ -75,7 +81,7 @@ START_TEST(test_masked_features) {
     lk_device_caps caps;
     lk_variables *variables;
     lk_graph *graph;
-    int found, num_rows, num_cases, chosen[4] = {0};
+    int found, num_rows, num_cases, chosen[LK_COUNT(isas)] = {0};
     ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
     ck_assert_int_eq(cpu->probe(context, &caps, 1, &found), LK_OK);
     ck_assert_int_eq(lk_variables_create(context, NULL, &variables), LK_OK);
@@ -85,10 +91,18 @@ START_TEST(test_masked_features) {
     for (int c = 0; c < num_cases; c++) {
         check_case(rows, num_rows, &caps, node_of(variables, graph, &cases[c]), chosen);
     }
-    printf("chosen: avx512 %d, avx2 %d, neon %d, generic %d\n", chosen[0], chosen[1], chosen[2], chosen[3]);
-    ck_assert_int_ge(chosen[3], num_cases / 2); /* the portable kernels are there on every architecture */
+    for (size_t i = 0; i < LK_COUNT(isas); i++) {
+        printf("%s chosen %d times\n", isas[i], chosen[i]);
+    }
+    ck_assert_int_ge(chosen[GENERIC], num_cases / 2); /* the portable kernels are there on every architecture */
 #if defined(__x86_64__)
-    ck_assert(chosen[0] == chosen[3] && chosen[1] == chosen[3]);
+    ck_assert_int_eq(chosen[AVX512BF16], chosen[GENERIC]);
+    ck_assert_int_eq(chosen[AVX512], chosen[GENERIC]);
+    ck_assert_int_eq(chosen[AVX2], chosen[GENERIC]);
+    ck_assert_int_gt(chosen[AMXBF16], num_cases / 4); /* the products */
+#elif defined(__aarch64__)
+    ck_assert_int_eq(chosen[NEONBF16], chosen[GENERIC]);
+    ck_assert_int_eq(chosen[NEON], chosen[GENERIC]);
 #endif
     lk_graph_destroy(graph);
     lk_variables_destroy(variables);

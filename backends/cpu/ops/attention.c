@@ -192,7 +192,9 @@ static void attention_task(void *argument, int task, int worker) {
             lk_cpu_sequence_of(job->cu_q, job->cu_k, job->seqlens_k, s, job->tokens_q, job->tokens_k);
         int64_t blocks = lk_cpu_blocks(sequence.queries, LK_CPU_QUERIES);
         if (block < blocks) {
+            tile_begin();
             attend(job, &sequence, block * LK_CPU_QUERIES, kv_head, lk_cpu_worker_memory(job->call, worker));
+            tile_end();
             return;
         }
         block -= blocks;

@@ -200,6 +200,7 @@ static void backward(const backward_job *job, const lk_cpu_sequence *sequence, i
     add = job->pairs ? add_block_pairs : add_block;
 #endif
     int64_t width = job->head_dim, head = kv_head * job->group;
+    tile_begin();
     for (int64_t i = query_range.begin; i < query_range.end && dq; i++) {
         float *row = (float *)job->call->outputs[0] + (sequence->q_start + i) * job->q_width + head * width;
         memset(row, 0, (size_t)(job->group * width) * sizeof *row);
@@ -227,6 +228,7 @@ static void backward(const backward_job *job, const lk_cpu_sequence *sequence, i
             copy_rows(space.dv, keys, width, dv != NULL ? dv + at : NULL, job->k_width);
         }
     }
+    tile_end();
 }
 
 static lk_cpu_sequence sequence_at(const backward_job *job, int64_t s) {

@@ -102,22 +102,21 @@ static void gradient_pairs(const loss_job *job, int64_t first, int64_t rows, uin
 static void add_share_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *packed, uint32_t *gradients,
                             float *share) {
     int64_t pairs = (rows + 1) / 2, columns = job->width;
-    uint32_t gathered[SLICE * TILE_ROWS];
+    uint32_t gathered[SLICE * TILE_PAIR_ROWS];
     pack_weight_pairs(job, first, rows, packed);
     gradient_pairs(job, first, rows, gradients);
-    for (int64_t t = 0; t < job->count; t += TILE_ROWS) {
-        for (int64_t i = 0; i < pairs; i++) {
-            memcpy(gathered + i * TILE_ROWS, gradients + i * job->stride + t, TILE_ROWS * sizeof *gathered);
-        }
+    for (int64_t t = 0; t < job->count; t += TILE_PAIR_ROWS) {
+        int count = (int)LK_MIN(job->count - t, (int64_t)TILE_PAIR_ROWS);
+        tile_job tile_of = {.num_segments = 1, .c_row = columns, .addend_row = columns, .padded = true};
+        tile_gather(gradients + t, job->stride, count, pairs, gathered, &tile_of);
+        tile_of.segments[0].b_k = TILE_COLUMNS;
+        tile_of.segments[0].k = pairs;
         for (int64_t h = 0; h < columns; h += TILE_COLUMNS) {
-            tile_job tile_of = {.num_segments = 1, .c_row = columns, .addend_row = columns, .padded = true};
             tile_of.columns = (int)LK_MIN(columns - h, (int64_t)TILE_COLUMNS);
-            tile_of.segments[0] = (tile_segment){
-                NULL, 2, 2 * TILE_ROWS, (const float *)(const void *)(packed + h * pairs), TILE_COLUMNS, pairs};
-            tile_of.pairs[0] = (const uint16_t *)(const void *)gathered;
+            tile_of.segments[0].b = (const float *)(const void *)(packed + h * pairs);
             tile_of.addend = share + t * columns + h;
             tile_of.c = share + t * columns + h;
-            tile((int)LK_MIN(job->count - t, (int64_t)TILE_ROWS), &tile_of);
+            tile(count, &tile_of);
         }
     }
 }
@@ -168,10 +167,10 @@ static void logits_of_pairs(const loss_job *job, const uint16_t *weight, int64_t
         tile_job tile_of = {.num_segments = 1, .c_row = job->stride, .columns = TILE_COLUMNS, .padded = true};
         tile_of.segments[0] =
             (tile_segment){NULL, job->width, 2, job->x + t * job->width, TILE_COLUMNS, job->width / 2};
-        for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+        for (int64_t i = 0; i < rows; i += TILE_PAIR_ROWS) {
             tile_of.pairs[0] = weight + i * job->width;
             tile_of.c = job->logits + (v + i) * job->stride + t;
-            tile((int)LK_MIN(rows - i, (int64_t)TILE_ROWS), &tile_of);
+            tile((int)LK_MIN(rows - i, (int64_t)TILE_PAIR_ROWS), &tile_of);
         }
     }
 }
@@ -184,6 +183,7 @@ static void logits_task(void *argument, int task, int worker) {
         sums[t] = 0.0f;
     }
     lk_range range = lk_split(job->vocab_size, TILE_ROWS, (int)job->parts, task);
+    tile_begin();
     for (int64_t v = range.begin, rows; v < range.end; v += rows) {
         rows = LK_MIN(slice_rows(job), range.end - v);
         if (job->pairs) {
@@ -198,6 +198,7 @@ static void logits_task(void *argument, int task, int worker) {
         }
         add_to_sums(job, v, rows, maxima, sums);
     }
+    tile_end();
 }
 
 /* Joins the parts' sums; returns the block's loss before scaling. */
@@ -249,6 +250,7 @@ static void gradient_task(void *argument, int task, int worker) {
     float *packed = lk_cpu_worker_memory(job->call, worker), *widened = packed + SLICE_FLOATS;
     memset(share, 0, (size_t)(job->stride * job->width) * sizeof *share);
     lk_range range = lk_split(job->vocab_size, TILE_ROWS, (int)job->parts, task);
+    tile_begin();
     for (int64_t v = range.begin, rows; v < range.end; v += rows) {
         rows = LK_MIN(slice_rows(job), range.end - v);
 #if VF_PAIRS
@@ -284,6 +286,7 @@ static void gradient_task(void *argument, int task, int worker) {
             }
         }
     }
+    tile_end();
 }
 
 typedef struct sum_job {

@@ -246,8 +246,9 @@ static void run_tiles(lk_range rows, tile_job *job, const bool *gather, float *g
     const uint16_t *pairs[2] = {job->pairs[0], job->pairs[1]};
     int64_t a_row[2] = {job->segments[0].a_row, job->segments[1].a_row};
     int64_t a_k[2] = {job->segments[0].a_k, job->segments[1].a_k};
-    for (int64_t i = rows.begin; i < rows.end; i += TILE_ROWS) {
-        int count = (int)LK_MIN(rows.end - i, (int64_t)TILE_ROWS);
+    const int step = tile_most_rows(job);
+    for (int64_t i = rows.begin; i < rows.end; i += step) {
+        int count = (int)LK_MIN(rows.end - i, (int64_t)step);
         float *place = gathered;
         for (int s = 0; s < job->num_segments; s++) {
             tile_segment *segment = &job->segments[s];
@@ -517,12 +518,14 @@ void LK_CPU(gemm_part)(const lk_cpu_gemm *gemm, lk_range rows, lk_range columns,
     workspace space = divide(memory);
     bool whole = gemm->c_dtype == LK_DTYPE_F32 || is_one_pass(gemm);
     int64_t step = whole ? rows.end - rows.begin : PARTIAL_ROWS;
+    tile_begin();
     for (int64_t column = columns.begin; column < columns.end; column += TILE_COLUMNS) {
         for (int64_t row = rows.begin; row < rows.end; row += step) {
             run_panel(gemm, (lk_range){row, LK_MIN(row + step, rows.end)}, column,
                       (int)LK_MIN(columns.end - column, (int64_t)TILE_COLUMNS), &space);
         }
     }
+    tile_end();
 }
 
 lk_cpu_gemm_grid LK_CPU(gemm_grid)(const lk_cpu_gemm *gemm, int threads) {

@@ -2,7 +2,8 @@
  *
  * C[i, j] = addend + bias[j] + sum over segments, over k, of a[i, k] b[k, j]. A is read by broadcasting single elements
  * at any stride; rows of B are contiguous. Where the processor multiplies bf16 itself, a segment may consist of pairs:
- * element (2 k, 2 k + 1) of a row of A, and of each column of B, side by side. */
+ * element (2 k, 2 k + 1) of a row of A, and of each column of B, side by side. The pairs of A follow one another along
+ * k or along rows. A task that runs tiles does so between tile_begin and tile_end. */
 #ifndef LK_CPU_TILE_H
 #define LK_CPU_TILE_H
 
@@ -20,6 +21,12 @@ enum { TILE_ROWS = 6, TILE_VECTORS = 3 };
 enum { TILE_ROWS = 4, TILE_VECTORS = 4 };
 #endif
 enum { TILE_COLUMNS = TILE_VECTORS * VF_WIDTH };
+/* Rows of a tile whose segments are all pairs. */
+#if defined(LK_USE_AMX)
+enum { TILE_PAIR_ROWS = 32 };
+#else
+enum { TILE_PAIR_ROWS = TILE_ROWS };
+#endif
 
 typedef struct tile_segment {
     const float *a;
@@ -42,6 +49,17 @@ typedef struct tile_job {
     int columns; /* <= TILE_COLUMNS */
     bool padded; /* rows of b may be read up to a multiple of VF_WIDTH beyond `columns` */
 } tile_job;
+
+/* The sums of row i and vector j, of which `width` are columns of C. */
+LK_CPU_INLINE void tile_put(const tile_job *job, int i, int j, int width, vf sum) {
+    if (job->bias != NULL) {
+        sum = vf_add(sum, vf_get(job->bias + j * VF_WIDTH, width));
+    }
+    if (job->addend != NULL) {
+        sum = vf_add(sum, vf_get(job->addend + i * job->addend_row + j * VF_WIDTH, width));
+    }
+    vf_write(job->c, job->c_dtype, i * job->c_row + j * VF_WIDTH, sum, width);
+}
 
 LK_CPU_INLINE void tile_run(const int rows, const int vectors, const bool guarded, const tile_job *job) {
     vf sum[TILE_ROWS][TILE_VECTORS];
@@ -89,14 +107,7 @@ LK_CPU_INLINE void tile_run(const int rows, const int vectors, const bool guarde
     }
     LK_CPU_UNROLL for (int i = 0; i < rows; i++) {
         LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
-            const int width = j == vectors - 1 ? lanes : VF_WIDTH;
-            if (job->bias != NULL) {
-                sum[i][j] = vf_add(sum[i][j], vf_get(job->bias + j * VF_WIDTH, width));
-            }
-            if (job->addend != NULL) {
-                sum[i][j] = vf_add(sum[i][j], vf_get(job->addend + i * job->addend_row + j * VF_WIDTH, width));
-            }
-            vf_write(job->c, job->c_dtype, i * job->c_row + j * VF_WIDTH, sum[i][j], width);
+            tile_put(job, i, j, j == vectors - 1 ? lanes : VF_WIDTH, sum[i][j]);
         }
     }
 }
@@ -106,8 +117,31 @@ typedef void (*tile_function)(const tile_job *job);
 #define tile_table LK_CPU(tile_table)
 extern const tile_function tile_table[2][TILE_ROWS][TILE_VECTORS];
 
-/* A tile of `rows` <= TILE_ROWS rows. */
+#if defined(LK_USE_AMX)
+#include "backends/cpu/simd/amx.h"
+#else
+static inline void tile_begin(void) {
+}
+static inline void tile_end(void) {
+}
+#endif
+
+static inline bool tile_is_pairs(const tile_job *job) {
+    return job->num_segments > 0 && job->pairs[0] != NULL && (job->num_segments == 1 || job->pairs[1] != NULL);
+}
+
+/* How many rows a tile of that job may have. */
+static inline int tile_most_rows(const tile_job *job) {
+    return tile_is_pairs(job) ? TILE_PAIR_ROWS : TILE_ROWS;
+}
+
 LK_CPU_INLINE void tile(int rows, const tile_job *job) {
+#if defined(LK_USE_AMX)
+    if (tile_is_pairs(job)) {
+        amx_run(rows, job);
+        return;
+    }
+#endif
     int vectors = (job->columns + VF_WIDTH - 1) / VF_WIDTH;
     bool guarded = !job->padded && job->columns % VF_WIDTH != 0;
     tile_table[guarded][rows - 1][vectors - 1](job);
@@ -146,11 +180,11 @@ static inline void tile_block_pairs(int64_t rows, int64_t columns, tile_pairs pa
         job.columns = (int)LK_MIN(columns - j, (int64_t)TILE_COLUMNS);
         job.segments[0] = (tile_segment){
             NULL, pairs.a_row, pairs.a_pair, (const float *)(const void *)(pairs.b + j), pairs.b_pair, pairs.pairs};
-        for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+        for (int64_t i = 0; i < rows; i += TILE_PAIR_ROWS) {
             job.pairs[0] = pairs.a + i * pairs.a_row;
             job.c = c + i * c_row + j;
             job.addend = accumulate ? job.c : NULL;
-            tile((int)LK_MIN(rows - i, (int64_t)TILE_ROWS), &job);
+            tile((int)LK_MIN(rows - i, (int64_t)TILE_PAIR_ROWS), &job);
         }
     }
 }
@@ -166,6 +200,42 @@ static inline void tile_pair_rows(const void *from, lk_dtype dtype, int64_t from
             vp_store(to + c, vp_round(low, last ? vf_zero() : vf_read(from, dtype, odd + c, lanes)));
         });
     }
+}
+
+/* Makes rows of A of pairs that stand side by side at from + pair * stride, once for several tiles; `to` has room for
+ * TILE_PAIR_ROWS * tile_gathered_pairs(pairs). Rows up to whole vectors can be read. */
+static inline int64_t tile_gathered_pairs(int64_t pairs) {
+    return (pairs + VF_WIDTH - 1) / VF_WIDTH * VF_WIDTH;
+}
+
+static inline void tile_gather(const uint32_t *from, int64_t stride, int rows, int64_t pairs, uint32_t *to,
+                               tile_job *job) {
+    job->pairs[0] = (const uint16_t *)(const void *)to;
+#if defined(LK_USE_AMX)
+    int64_t row = tile_gathered_pairs(pairs);
+    for (int r = 0; r < rows; r += VF_WIDTH) {
+        for (int64_t k = 0; k < pairs; k += VF_WIDTH) {
+            vf block[VF_WIDTH];
+            for (int i = 0; i < VF_WIDTH; i++) {
+                const void *pair = from + (k + i) * stride + r;
+                block[i] = k + i < pairs ? vf_load(pair) : vf_zero();
+            }
+            vf_transpose(block);
+            for (int i = 0; i < VF_WIDTH; i++) {
+                vf_store((float *)(void *)(to + (r + i) * row + k), block[i]);
+            }
+        }
+    }
+    job->segments[0].a_row = 2 * row;
+    job->segments[0].a_k = 2;
+#else
+    (void)rows;
+    for (int64_t i = 0; i < pairs; i++) {
+        memcpy(to + i * TILE_ROWS, from + i * stride, TILE_ROWS * sizeof *to);
+    }
+    job->segments[0].a_row = 2;
+    job->segments[0].a_k = 2 * TILE_ROWS;
+#endif
 }
 #endif
 
