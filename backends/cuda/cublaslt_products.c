@@ -24,20 +24,31 @@ static bool is_there(const lk_device_caps *caps, lk_refusal *why) {
     return true;
 }
 
+/* It reaches about 0.75 of the peak where the matrices fill the device; small ones are bound by memory. It is no slower
+ * than our own kernels, whose estimates leave other things out. */
+static double arithmetic_seconds(const lk_device_caps *caps, double multiplications, bool narrow) {
+    return 2.0 * multiplications / (0.75 * (narrow ? caps->flops_16 : caps->flops_f32));
+}
+
+/* A call cannot be cut: what watchdogs would end is left to kernels that can be. */
+static bool fits(const lk_device_caps *caps, const lk_node *node, int weight, bool narrow, lk_refusal *why) {
+    double rows = (double)node->inputs[0]->shape[0], elements = (double)lk_tensor_elements(node->inputs[weight]);
+    LK_REQUIRE(why, lk_fits_submission(caps, arithmetic_seconds(caps, rows * elements, narrow)),
+               "a call cannot be cut, and would take longer than a submission may");
+    return true;
+}
+
 bool lk_cuda_supports_lt(const lk_device_caps *caps, const lk_node *node, int weight, lk_refusal *why) {
     LK_REQUIRE(why, node->inputs[weight]->dtype == LK_DTYPE_F32, "the weight is not stored in fp32");
-    return is_there(caps, why);
+    return is_there(caps, why) && fits(caps, node, weight, false, why);
 }
 
 bool lk_cuda_supports_lt_bf16(const lk_device_caps *caps, const lk_node *node, int weight, lk_refusal *why) {
-    return is_there(caps, why) && lk_cuda_supports_mma(caps, node, weight, why);
+    return is_there(caps, why) && lk_cuda_supports_mma(caps, node, weight, why) && fits(caps, node, weight, true, why);
 }
 
-/* It reaches about 0.75 of the peak where the matrices fill the device; small ones are bound by memory. It is no slower
- * than our own kernels, whose estimates leave other things out. */
 static double seconds_of(const lk_device_caps *caps, int64_t m, int64_t n, int64_t k, bool narrow, double rounding) {
-    double peak = narrow ? caps->flops_16 : caps->flops_f32;
-    double arithmetic = 2.0 * (double)m * (double)n * (double)k / (0.75 * peak);
+    double arithmetic = arithmetic_seconds(caps, (double)m * (double)n * (double)k, narrow);
     double operands = (narrow ? 2.0 : 4.0) * (double)(m + n) * (double)k, result = 4.0 * (double)m * (double)n;
     return caps->launch_seconds + rounding + LK_MAX(arithmetic, (operands + result) / caps->bandwidth);
 }

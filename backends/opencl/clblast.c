@@ -54,6 +54,8 @@ static shape shape_of(const lk_node *node) {
 bool lk_supports_clblast(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
     LK_REQUIRE(why, (caps->features & LK_CL_CLBLAST) != 0, "CLBlast (libclblast.so.1) is not installed");
     LK_REQUIRE(why, node->op == LK_OP_MATMUL || !lk_has_input(node, 2), "CLBlast adds no bias");
+    LK_REQUIRE(why, lk_fits_submission(caps, lk_cost_clblast(caps, node)),
+               "a call cannot be cut, and would take longer than a submission may");
     return lk_supports_f32(caps, node, why);
 }
 

@@ -21,6 +21,11 @@ double lk_submit_seconds(const lk_device_caps *caps) {
     return milliseconds > 0.0 ? milliseconds * 1e-3 : caps->is_cpu ? 0.0 : 0.1;
 }
 
+bool lk_fits_submission(const lk_device_caps *caps, double seconds) {
+    double most = lk_submit_seconds(caps);
+    return most <= 0.0 || seconds <= most;
+}
+
 void lk_recorder_init(lk_recorder *recorder, lk_context *context, const lk_device_caps *caps) {
     *recorder = (lk_recorder){.context = context, .caps = caps, .most_seconds = lk_submit_seconds(caps)};
 }

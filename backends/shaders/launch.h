@@ -53,6 +53,8 @@ typedef void (*lk_record_function)(lk_recorder *recorder, const lk_command *comm
 
 /* What watchdogs leave to one submission: LORIKEET_SUBMIT_MS, else 100 ms, and on processors all the time there is. */
 double lk_submit_seconds(const lk_device_caps *caps);
+/* Whether what is estimated to take so long may be submitted whole, as calls of libraries are. */
+bool lk_fits_submission(const lk_device_caps *caps, double seconds);
 void lk_recorder_init(lk_recorder *recorder, lk_context *context, const lk_device_caps *caps);
 void lk_recorder_free(lk_recorder *recorder);
 /* All launches of a list of commands, in order. Those of a command that is estimated to take longer than a submission

@@ -187,6 +187,9 @@ START_TEST(test_absent) {
     ck_assert_str_eq(why.reason, "cuBLASLt is not there");
     caps.features |= LK_CUDA_FEATURE_CUBLASLT;
     ck_assert(cuda_row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
+    caps.flops_16 = 1e3; /* what watchdogs would end is left to kernels that can be cut */
+    ck_assert(!cuda_row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
+    ck_assert_ptr_nonnull(strstr(why.reason, "cannot be cut"));
     product.weight.dtype = LK_DTYPE_F16;
     ck_assert(!cuda_row_called("cuda_linear_lt_bf16")->supports(&caps, &product.node, &why));
 }

@@ -65,6 +65,17 @@ START_TEST(test_selection) {
 }
 END_TEST
 
+/* What watchdogs would end is left to kernels that can be cut. */
+START_TEST(test_long_calls_are_refused) {
+    lk_candidate candidates[LK_MAX_CANDIDATES];
+    int count;
+    ck_assert_str_ne(choose(false, LK_CL_CLBLAST, 16384, candidates, &count).kernel->name, "opencl_clblast_matmul");
+    setenv("LORIKEET_SUBMIT_MS", "100000", 1);
+    ck_assert_str_eq(choose(false, LK_CL_CLBLAST, 16384, candidates, &count).kernel->name, "opencl_clblast_matmul");
+    unsetenv("LORIKEET_SUBMIT_MS");
+}
+END_TEST
+
 /* Every case of its ops that it takes. */
 START_TEST(test_results) {
     lk_device_caps caps[LK_CL_MAX_DEVICES];
@@ -107,6 +118,7 @@ int main(void) {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 300); /* it compiles its kernels, for up to 20 s where the driver has not kept them */
     tcase_add_test(tests, test_selection);
+    tcase_add_test(tests, test_long_calls_are_refused);
     tcase_add_test(tests, test_results);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
