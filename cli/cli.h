@@ -51,7 +51,9 @@ typedef struct cli_workspace {
     int dtype; /* index into cli_dtype_names */
     const char *model_path, *adapter_path;
     bool quiet, verbose;
-    lk_status failure;    /* of what could not be opened */
+    lk_status failure;    /* of what could not be opened, or of the device */
+    bool is_auto;         /* when the device fails, another may be taken (cli_watch_devices) */
+    char lost[256];       /* devices that failed, separated by commas */
     lk_workload workload; /* what `auto` chooses a device for (cli_plan_for) */
     /* what they opened */
     lk_context *context;
@@ -79,6 +81,18 @@ void cli_plan_for(cli_workspace *workspace, const lk_adapter_options *adapter, c
                   const lk_train_options *train);
 int cli_open_adapter(cli_workspace *workspace); /* nothing to do where no adapter is named */
 void cli_workspace_close(cli_workspace *workspace);
+
+/* ---- devices that fail (lost_devices.c) ---- */
+
+/* Notes whether --device is auto; then devices that were given up are not taken again. */
+void cli_watch_devices(cli_workspace *workspace);
+/* Whether the session's device may fail without the host, and another is left. */
+bool cli_may_lose_device(const cli_workspace *workspace);
+/* Reports a failure of the library; the device's is noted, and only a warning where another may be taken. */
+int cli_checked(cli_workspace *workspace, lk_status status);
+bool cli_is_device_failure(const cli_workspace *workspace, lk_status status);
+/* With a warning that says what comes of it. False: no other may be taken. */
+bool cli_give_up_device(cli_workspace *workspace, const char *consequence);
 
 /* The options that `train` and `plan` share. */
 void cli_adapter_options(lk_adapter_options *adapter, cli_options *options);

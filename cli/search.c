@@ -12,7 +12,9 @@
 static const char description[] =
     "Looks for good settings of an adapter: draws --trials combinations of rank, learning rate, alpha, targets and\n"
     "dropout, trains each for a few steps, goes on with the best of them (one in --eta), and so on up to --steps\n"
-    "(successive halving). What counts is the loss on --val.\n\n"
+    "(successive halving). What counts is the loss on --val. With --device auto, a device that fails is given up, and "
+    "the\n"
+    "search goes on with the next one.\n\n"
     "The --out folder gets journal.jsonl (a line for each trial and rung; with --resume a search that was stopped "
     "goes\n"
     "on from it), search.svg (a picture), and a folder for each trial: with a checkpoint and, of those that came\n"
@@ -58,8 +60,8 @@ static void declare(search_command *command, cli_options *options) {
     cli_workspace_options(&command->workspace, options);
 }
 
-static int checked(const search_command *command, lk_status status) {
-    return status == LK_OK ? CLI_DONE : cli_library_failed(command->workspace.context, status);
+static int checked(search_command *command, lk_status status) {
+    return cli_checked(&command->workspace, status);
 }
 
 /* ---- one trial, one rung ---- */
@@ -266,6 +268,32 @@ static int load(search_command *command) {
     return result;
 }
 
+static void unload(search_command *command) {
+    lk_data_destroy(command->val_data);
+    lk_data_destroy(command->data);
+    command->val_data = command->data = NULL;
+    cli_workspace_close(&command->workspace);
+}
+
+/* On device after device, where --device is auto: the rung of a trial that a failure ended is done again. */
+static int search_on_devices(search_command *command, bool *chosen) {
+    cli_workspace *workspace = &command->workspace;
+    cli_watch_devices(workspace);
+    for (;;) {
+        workspace->failure = LK_OK;
+        int result = load(command);
+        if (result == CLI_DONE) {
+            cli_stop_install();
+            result = run_all(command, chosen);
+        }
+        if (result == CLI_DONE || !cli_is_device_failure(workspace, workspace->failure) ||
+            !cli_give_up_device(workspace, "the search goes on with the next device")) {
+            return result;
+        }
+        unload(command);
+    }
+}
+
 static int run(search_command *command) {
     command->data_options.seed = command->seed;
     int result = search_prepare(command);
@@ -275,16 +303,12 @@ static int run(search_command *command) {
     if (result == CLI_DONE) {
         result = search_read_journal(command);
     }
-    if (result == CLI_DONE) {
-        result = load(command);
-    }
     bool *chosen = calloc((size_t)command->num_trials, sizeof *chosen);
     if (result == CLI_DONE && chosen == NULL) {
         result = cli_failed("out of memory");
     }
     if (result == CLI_DONE) {
-        cli_stop_install();
-        result = run_all(command, chosen);
+        result = search_on_devices(command, chosen);
     }
     free(chosen);
     if (result == CLI_DONE) {
@@ -323,9 +347,7 @@ int cli_command_search(int argc, const char **argv) {
         result = cli_check_folder("out", command.out);
         result = result == CLI_DONE ? run(&command) : result;
     }
-    lk_data_destroy(command.val_data);
-    lk_data_destroy(command.data);
-    cli_workspace_close(&command.workspace);
+    unload(&command);
     search_free(&command);
     cli_options_free(&options);
     return result;

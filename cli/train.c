@@ -91,37 +91,13 @@ static int check_options(train_command *command, const cli_options *options) {
     return CLI_DONE;
 }
 
-/* The device of the session: "vulkan:0"; "" before there is one. */
-static void device_label(const train_command *command, char *label, size_t size) {
-    const char *name = command->workspace.session != NULL ? lk_session_device_name(command->workspace.session) : "";
-    snprintf(label, size, "%.*s", (int)strcspn(name, " "), name);
-}
-
-/* Whether the device may fail without the host, and another is left. */
-static bool may_be_lost(const train_command *command) {
-    char label[64];
-    device_label(command, label, sizeof(label));
-    return label[0] != '\0' && strncmp(label, "cpu", 3) != 0 && strncmp(label, "reference", 9) != 0;
-}
-
-static bool is_failure_of_device(const train_command *command, lk_status status) {
-    return (status == LK_STATUS_DEVICE || status == LK_STATUS_OUT_OF_MEMORY) && may_be_lost(command);
-}
-
 int train_checked(train_command *command, lk_status status) {
-    if (is_failure_of_device(command, status)) {
-        command->failure = status;
-        if (command->is_auto) { /* go_on_elsewhere() says what comes of it */
-            cli_message("warning: %s", lk_error_message(command->workspace.context));
-            return CLI_FAILED;
-        }
-    }
-    return status == LK_OK ? CLI_DONE : cli_library_failed(command->workspace.context, status);
+    return cli_checked(&command->workspace, status);
 }
 
 /* Builds trainer and evaluators, and goes on from a checkpoint where that is asked for. */
 static int make_trainer(train_command *command) {
-    command->train_options.keep_copy = may_be_lost(command);
+    command->train_options.keep_copy = cli_may_lose_device(&command->workspace);
     int result = train_make_trainer(command);
     if (result == CLI_DONE && command->resume && train_has_checkpoint(command)) {
         result = train_checked(command, lk_trainer_load_checkpoint(command->trainer, command->checkpoint));
@@ -169,11 +145,7 @@ static int timed(train_command *command, train_phase phase, phase_function funct
 
 static int open_model(train_command *command) {
     cli_plan_for(&command->workspace, &command->adapter_options, &command->data_options, &command->train_options);
-    int result = cli_open_model(&command->workspace);
-    if (result != CLI_DONE && is_failure_of_device(command, command->workspace.failure)) {
-        command->failure = command->workspace.failure;
-    }
-    return result;
+    return cli_open_model(&command->workspace);
 }
 
 static int profile(train_command *command) {
@@ -203,7 +175,7 @@ static int attempt(train_command *command) {
         train_print_start(command);
         result = train_log_open(command);
     }
-    if (result == CLI_DONE && command->lost[0] == '\0') {
+    if (result == CLI_DONE && command->workspace.lost[0] == '\0') {
         result = train_validate(command, true);
     }
     if (result == CLI_DONE) {
@@ -237,38 +209,31 @@ static void close_attempt(train_command *command) {
 
 /* After a failure of the device: keeps the state, and where `auto` may take another device, makes ready for it. */
 static bool go_on_elsewhere(train_command *command) {
-    char label[64];
-    device_label(command, label, sizeof(label));
     bool has_state = command->trainer != NULL;
     if (has_state && lk_trainer_save_checkpoint(command->trainer, command->checkpoint) != LK_OK) {
         cli_message("warning: the state is not saved: %s", lk_error_message(command->workspace.context));
         return false;
     }
-    size_t used = strlen(command->lost);
-    bool has_room = used + strlen(label) + 2 < sizeof(command->lost);
-    if (!command->is_auto || !has_room) {
+    if (!cli_give_up_device(&command->workspace,
+                            has_state ? "the run goes on with the next device, from the state that was kept"
+                                      : "the run goes on with the next device")) {
         if (has_state) {
             cli_message("the state is kept in %s: the same command with --resume goes on, also with another --device",
                         command->checkpoint);
         }
         return false;
     }
-    snprintf(command->lost + used, sizeof(command->lost) - used, "%s%s", used > 0 ? "," : "", label);
-    cli_message("warning: %s is given up; the run goes on with the next device%s", label,
-                has_state ? ", from the state that was kept" : "");
     command->resume = command->resume || has_state;
     return true;
 }
 
 static int run(train_command *command) {
-    lk_session_options *options = &command->workspace.session_options;
-    const char *device = options->device != NULL ? options->device : getenv("LORIKEET_DEVICE");
-    command->is_auto = device == NULL || device[0] == '\0' || strcmp(device, "auto") == 0;
-    options->exclude = command->lost;
+    cli_workspace *workspace = &command->workspace;
+    cli_watch_devices(workspace);
     for (;;) {
-        command->failure = LK_OK;
+        workspace->failure = LK_OK;
         int result = attempt(command);
-        if (result == CLI_DONE || command->failure == LK_OK || !go_on_elsewhere(command)) {
+        if (result == CLI_DONE || !cli_is_device_failure(workspace, workspace->failure) || !go_on_elsewhere(command)) {
             return result;
         }
         result = train_log_close(command, CLI_DONE);

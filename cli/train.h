@@ -60,10 +60,6 @@ typedef struct train_command {
     int64_t steps_here, tokens, samples; /* in this run, without what came before a resumption */
     double first_loss, smooth_loss, last_loss;
     bool stopped_early;
-    /* devices that failed */
-    lk_status failure; /* DEVICE or OUT_OF_MEMORY: what ended this attempt */
-    bool is_auto;      /* so that another may be taken */
-    char lost[256];    /* separated by commas */
 } train_command;
 
 /* Each returns an exit status where it can fail. */

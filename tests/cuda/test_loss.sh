@@ -63,3 +63,24 @@ grep -q -- '--resume goes on' "$folder/err" || fail "by name: nothing is said of
 train named cpu --resume
 [ "$status" -eq 0 ] || fail "resuming on the CPU: status $status"
 check_loss named
+
+# A search goes on, too: the trial that was being trained is done again, and all losses are those of a search on the CPU.
+search() {
+    name=$1 device=$2
+    "$program" search --model "$LK_SOURCE_DIR/tests/data/models/stories260k" --data "$folder/train.txt" \
+        --val "$folder/held-out.txt" --out "$folder/$name" --device "$device" --threads 1 --batch 1 --seq 32 --trials 2 \
+        --steps 2 --min-steps 1 --eta 2 --ranks 2 --alphas 4 --targets q_proj --dropouts 0 --seed 3 >"$folder/$name.table" \
+        2>"$folder/err" || fail "the search $name: status $?"
+}
+head -n 40 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >"$folder/train.txt"
+tail -n 8 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >"$folder/held-out.txt"
+search found-by-cpu cpu
+LK_MOCK_CUDA_FAIL=kernel:1500:719
+export LK_MOCK_CUDA_FAIL
+search found auto
+unset LK_MOCK_CUDA_FAIL
+grep -q 'warning: cuda:0 is given up; the search goes on' "$folder/err" || fail "the search: no warning"
+[ "$(wc -l <"$folder/found/journal.jsonl")" -eq 3 ] || fail "the search: the journal has not three lines"
+paste -d ' ' "$folder/found.table" "$folder/found-by-cpu.table" | awk 'NR > 1 { rows++; d = $7 - $15
+    if ($1 != $9 || $2 != $10 || d > 2e-4 || d < -2e-4) exit 1 } END { if (rows != 2) exit 1 }' ||
+    fail "the search: another table"
