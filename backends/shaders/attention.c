@@ -45,6 +45,7 @@ bool lk_supports_attention(const lk_device_caps *caps, const lk_node *node, lk_r
     LK_REQUIRE(why, node->attributes.attention.head_dim <= 512, "head_dim is at most 512");
     LK_REQUIRE(why, caps->is_cpu || shared_bytes(&t, node->op == LK_OP_ATTENTION_BACKWARD) <= caps->shared_bytes,
                "the tiles of this head_dim do not fit the shared memory");
+    LK_REQUIRE(why, caps->is_cpu || caps->max_group_size >= t.group, "needs groups of 64");
     return lk_supports_f32(caps, node, why);
 }
 

@@ -83,8 +83,7 @@ static size_t product_scratch(const lk_products *by, const lk_device_caps *caps,
 }
 
 bool lk_supports_linear_cross_entropy(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
-    LK_REQUIRE(why, caps->is_cpu || caps->shared_bytes >= 12288, "needs 12 KiB of shared memory");
-    return lk_supports_f32_but(node, 1, why);
+    return (caps->is_cpu || lk_supports_tiles(caps, why)) && lk_supports_f32_but(node, 1, why);
 }
 
 double lk_cost_linear_cross_entropy_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {

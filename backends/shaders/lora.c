@@ -35,13 +35,11 @@ static lk_binding take_bytes(pool *from, size_t bytes) {
 }
 
 bool lk_supports_lora(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
-    LK_REQUIRE(why, caps->is_cpu || caps->shared_bytes >= 12288, "needs 12 KiB of shared memory");
-    return lk_supports_f32_but(node, WEIGHT, why);
+    return (caps->is_cpu || lk_supports_tiles(caps, why)) && lk_supports_f32_but(node, WEIGHT, why);
 }
 
 bool lk_supports_lora_backward(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
-    LK_REQUIRE(why, caps->is_cpu || caps->shared_bytes >= 12288, "needs 12 KiB of shared memory");
-    return lk_supports_f32_but(node, B_WEIGHT, why);
+    return (caps->is_cpu || lk_supports_tiles(caps, why)) && lk_supports_f32_but(node, B_WEIGHT, why);
 }
 
 /* The low-rank part of y or dx is added within the product with the weight; a mask on it must come first. */

@@ -201,9 +201,14 @@ static lk_product product_of(const lk_command *command) {
     return p;
 }
 
-bool lk_supports_matmul(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
+bool lk_supports_tiles(const lk_device_caps *caps, lk_refusal *why) {
     LK_REQUIRE(why, caps->shared_bytes >= 12288, "needs 12 KiB of shared memory");
-    return lk_supports_f32_but(node, 1, why);
+    LK_REQUIRE(why, caps->max_group_size >= 64, "needs groups of 64");
+    return true;
+}
+
+bool lk_supports_matmul(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
+    return lk_supports_tiles(caps, why) && lk_supports_f32_but(node, 1, why);
 }
 
 bool lk_supports_matmul_panel(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
@@ -291,8 +296,7 @@ void lk_record_matmul_product(lk_recorder *recorder, const lk_command *command) 
 /* ---- LINEAR ---- */
 
 bool lk_supports_linear(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
-    LK_REQUIRE(why, caps->is_cpu || caps->shared_bytes >= 12288, "needs 12 KiB of shared memory");
-    return lk_supports_f32_but(node, 1, why);
+    return (caps->is_cpu || lk_supports_tiles(caps, why)) && lk_supports_f32_but(node, 1, why);
 }
 
 double lk_cost_linear_by(const lk_products *by, const lk_device_caps *caps, const lk_node *node) {

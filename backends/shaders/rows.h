@@ -24,6 +24,8 @@ void lk_launch_cover(lk_launch *launch, const lk_recorder *recorder, int64_t cou
 bool lk_supports_f32(const lk_device_caps *caps, const lk_node *node, lk_refusal *why);
 /* The same, but 16-bit floats may stand for input `index`. */
 bool lk_supports_f32_but(const lk_node *node, int index, lk_refusal *why);
+/* What matmul.lk needs of a device that is no processor. */
+bool lk_supports_tiles(const lk_device_caps *caps, lk_refusal *why);
 /* Time by arithmetic or bytes, whichever takes longer, and one launch; `efficiency` of the peak. */
 double lk_cost(const lk_device_caps *caps, const lk_node *node, double efficiency);
 double lk_cost_memory(const lk_device_caps *caps, const lk_node *node);
