@@ -133,6 +133,35 @@ START_TEST(test_a_text_that_does_not_compile) {
 }
 END_TEST
 
+/* The number of the first line of a kernel's text that has `part`. */
+static int line_of(const char *file, const char *part) {
+    const lk_shader_text *text = lk_shader_text_find(file);
+    ck_assert_ptr_nonnull(text);
+    const char *end = strstr(text->text, part);
+    ck_assert_ptr_nonnull(end);
+    int line = 1;
+    for (const char *c = text->text; c < end; c++) {
+        line += *c == '\n';
+    }
+    return line;
+}
+
+/* The word Y_TYPE stands for a type that the dialect does not have: no good where fill.lk stores. (For the other
+ * languages: shaders/lines.) */
+START_TEST(test_the_line_of_a_mistake) {
+    open_device();
+    lk_launch launch = {.file = "fill", .entry = "fill", .groups = {1, 1}};
+    lk_launch_constant(&launch, "GROUP", 64);
+    lk_launch_word(&launch, "Y_TYPE", "nonsense");
+    cl_program program;
+    char where[32];
+    ck_assert_int_eq(lk_cl_program_get(device, &launch, &program), LK_STATUS_DEVICE);
+    snprintf(where, sizeof where, "fill.lk:%d:", line_of("fill.lk", "LK_PUT(Y_TYPE"));
+    ck_assert_msg(strstr(lk_error_message(context), where) != NULL, "no %s in: %s", where, lk_error_message(context));
+    lk_backend_opencl.close(&device->device);
+}
+END_TEST
+
 static void setup(void) {
     strcpy(folder + sizeof folder - 7, "XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(folder));
@@ -173,6 +202,7 @@ int main(void) {
     tcase_add_test(tests, test_other_constants_are_another_program);
     tcase_add_test(tests, test_folder_that_cannot_be_made);
     tcase_add_test(tests, test_a_text_that_does_not_compile);
+    tcase_add_test(tests, test_the_line_of_a_mistake);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

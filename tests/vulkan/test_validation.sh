@@ -1,5 +1,5 @@
 # The Khronos validation layers, with synchronization validation, over every kernel and a training run: no message at
-# all. First a control: without barriers they must complain, or they are not at work.
+# all. First a control: without barriers they must complain, or the test fails. (Accesses out of bounds: vulkan/bounds.)
 set -eu
 if ! find /usr/share/vulkan /usr/local/share/vulkan /etc/vulkan -name 'VkLayer_khronos_validation.json' 2>/dev/null | grep -q .; then
     echo "SKIP: the validation layers are not installed (Debian: vulkan-validationlayers)"
@@ -13,9 +13,8 @@ case $CFLAGS in
 esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-export VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation
+export VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation LORIKEET_CACHE_DIR="$folder/cache" CK_FORK=no
 export VK_LAYER_ENABLES=VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT:VALIDATION_CHECK_ENABLE_SYNCHRONIZATION_VALIDATION_QUEUE_SUBMIT
-export LORIKEET_CACHE_DIR="$folder/cache" CK_FORK=no
 
 status=0
 "$LK_BUILD_DIR/test_vulkan_device" --unsynchronised >"$folder/control" 2>&1 || status=$?
@@ -24,9 +23,9 @@ if [ "$status" -eq 77 ]; then
     exit 77
 fi
 if ! grep -q 'SYNC-HAZARD' "$folder/control"; then
-    echo "SKIP: the validation layers do not notice missing barriers: they are not at work"
-    head -c 1000 "$folder/control"
-    exit 77
+    echo "the validation layers do not notice missing barriers: they are not at work"
+    head -c 3000 "$folder/control"
+    exit 1
 fi
 
 # check NAME COMMAND...: succeeds, and the layers say nothing
