@@ -69,7 +69,13 @@ if(LK_CUDA AND LK_NVCC AND CMAKE_CXX_COMPILER)
   # linked as C, so that the flags of sanitizers, which are C's, hold for it
   set_target_properties(test_cuda_emulator PROPERTIES LINKER_LANGUAGE C)
   target_link_libraries(test_cuda_emulator PRIVATE stdc++)
-  set(mock "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=none")
+  set(mock "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=none;LORIKEET_CUDNN=none")
+  set(mock_cublaslt "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=$<TARGET_FILE:lorikeet_mock_cublaslt>;LORIKEET_CUDNN=none")
+  set(plugin)
+  if(TARGET lorikeet_cudnn)
+    set(plugin $<TARGET_FILE:lorikeet_cudnn>)
+  endif()
+  set(mock_cudnn "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=none;LORIKEET_CUDNN=$<TARGET_FILE:lorikeet_mock_cudnn>")
   foreach(source IN LISTS LK_TEST_SOURCES)
     if(source MATCHES "tests/cuda/test_([^/]*).c$")
       set_tests_properties(cuda/${CMAKE_MATCH_1} PROPERTIES ENVIRONMENT "${mock};LK_MOCK=1")
@@ -85,13 +91,19 @@ if(LK_CUDA AND LK_NVCC AND CMAKE_CXX_COMPILER)
   set_tests_properties(cuda/golden PROPERTIES ENVIRONMENT "${mock};LK_TEST_DEVICE=cuda;LK_TEST_RUN=stories260k-lora-qv")
   add_test(NAME cuda/cublaslt_conformance COMMAND test_ops_conformance)
   set_tests_properties(cuda/cublaslt_conformance PROPERTIES ENVIRONMENT
-    "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=$<TARGET_FILE:lorikeet_mock_cublaslt>;LK_TEST_BACKEND=cuda")
+    "${mock_cublaslt};LK_TEST_BACKEND=cuda;LK_TEST_KERNELS=_lt")
   set_tests_properties(cuda/cublaslt PROPERTIES ENVIRONMENT
-    "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=$<TARGET_FILE:lorikeet_mock_cublaslt>;LK_MOCK=1")
+    "${mock_cublaslt};LK_MOCK=1")
   add_test(NAME cuda/cublaslt_select COMMAND test_cuda_select)
-  set_tests_properties(cuda/select cuda/cublaslt_select PROPERTIES RESOURCE_LOCK cuda_select) # they write the same files
+  add_test(NAME cuda/cudnn_select COMMAND test_cuda_select)
+  set_tests_properties(cuda/cudnn_select PROPERTIES ENVIRONMENT "${mock_cudnn};LK_MOCK=1")
+  set_tests_properties(cuda/select cuda/cublaslt_select cuda/cudnn_select PROPERTIES RESOURCE_LOCK cuda_select) # they write the same files
   set_tests_properties(cuda/cublaslt_select PROPERTIES ENVIRONMENT
-    "LORIKEET_CUDA_DRIVER=$<TARGET_FILE:lorikeet_mock_cuda>;LORIKEET_CUBLASLT=$<TARGET_FILE:lorikeet_mock_cublaslt>;LK_MOCK=1")
+    "${mock_cublaslt};LK_MOCK=1")
+  add_test(NAME cuda/cudnn_conformance COMMAND test_ops_conformance)
+  set_tests_properties(cuda/cudnn_conformance PROPERTIES ENVIRONMENT
+    "${mock_cudnn};LK_TEST_BACKEND=cuda;LK_TEST_KERNELS=cudnn;LK_MOCK_CUDA_CARDS=H100")
+  set_tests_properties(cuda/cudnn PROPERTIES ENVIRONMENT "${mock_cudnn};LK_MOCK=1;LK_CUDNN_PLUGIN=${plugin};LK_CUDNN_LIBRARY=$<$<BOOL:${LK_CUDNN_LIBRARY}>:${LK_CUDNN_LIBRARY}>;LK_MOCK_CUDA_LOADS=$<TARGET_FILE:lorikeet_mock_cuda_loads>")
   set_tests_properties(cuda/ptx_native PROPERTIES ENVIRONMENT
     "${mock};LK_MOCK=1;LK_PTX_FOLDER=${PROJECT_BINARY_DIR}/cuda")
   add_test(NAME cuda/ptx_conformance COMMAND test_ops_conformance)

@@ -11,6 +11,18 @@ static json_t *features_of(const lk_backend *backend, const lk_device_caps *caps
     return list;
 }
 
+/* Features that could be there, with what they lack. */
+static json_t *absent_of(const lk_backend *backend, const lk_device_caps *caps) {
+    json_t *list = json_array();
+    for (int bit = 0; backend->absent != NULL && backend->features[bit] != NULL; bit++) {
+        const char *reason = caps->features >> bit & 1 ? NULL : backend->absent(bit);
+        if (reason != NULL) {
+            json_array_append_new(list, json_pack("{s:s, s:s}", "what", backend->features[bit], "reason", reason));
+        }
+    }
+    return list;
+}
+
 /* What the deny list holds against a device: for the whole of it, its features and its kernels. */
 static json_t *denied_of(const lk_backend *backend, const lk_device_caps *caps) {
     json_t *list = json_array();
@@ -60,6 +72,7 @@ static json_t *device_json(const lk_backend *backend, const lk_device_caps *caps
         }
     }
     json_object_set_new(device, "features", features_of(backend, caps));
+    json_object_set_new(device, "absent", absent_of(backend, caps));
     json_object_set_new(device, "denied", denied_of(backend, caps));
     return device;
 }
@@ -134,6 +147,9 @@ static void print_device(const char *backend, const json_t *device, lk_text *tex
     }
     lk_text_printf(text, ", %.4g GB/s, %.3g us for a launch\n", number(device, "estimated_bandwidth") * 1e-9,
                    number(device, "estimated_launch_seconds") * 1e6);
+    json_array_foreach(json_object_get(device, "absent"), i, item) {
+        lk_text_printf(text, "      without   %s: %s\n", string(item, "what"), string(item, "reason"));
+    }
     json_array_foreach(json_object_get(device, "denied"), i, item) {
         lk_text_printf(text, "      not used  %s: %s\n", string(item, "what"), string(item, "reason"));
     }

@@ -105,6 +105,8 @@ typedef struct lk_backend {
     const char *summary; /* one line for `lorikeet probe` */
     /* The names of the bits of lk_device_caps.features, from bit 0 on, NULL behind the last; NULL: there are none. */
     const char *const *features;
+    /* Why no device has a feature (its bit's number) on this machine; NULL: some may. May be NULL. */
+    const char *(*absent)(int feature);
     bool by_drivers; /* its kernels are compiled by drivers, which may be wrong: each is checked before it is trusted */
     bool unasked;    /* taken only when it is named: `auto` passes it over */
 

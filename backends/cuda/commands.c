@@ -4,9 +4,13 @@
 
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/cudnn.h"
+
+static const lk_cuda_library *const libraries[] = {&lk_cuda_cublaslt, &lk_cuda_cudnn};
 
 typedef struct call {
-    lk_cuda_lt_call *lt; /* by cuBLASLt; NULL: a kernel of ours, as follows */
+    const lk_cuda_library *library; /* that makes it of what is prepared; NULL: a kernel of ours, as follows */
+    void *prepared;
     CUfunction function;
     unsigned grid[2], group, shared_bytes;
     int32_t command, num_buffers, num_parameters, first;
@@ -25,8 +29,11 @@ struct lk_commands {
 
 static lk_status make_call(lk_cuda_device *self, const lk_launch *launch, call *out) {
     out->command = launch->command;
-    if (strcmp(launch->file, LK_CUDA_LT_FILE) == 0) {
-        return lk_cuda_lt_prepare(self, launch, &out->lt);
+    for (size_t i = 0; i < LK_COUNT(libraries); i++) {
+        if (strcmp(launch->file, libraries[i]->file) == 0) {
+            out->library = libraries[i];
+            return out->library->prepare(self, launch, &out->prepared);
+        }
     }
     LK_TRY(lk_cuda_function(self, launch, &out->function));
     out->grid[0] = (unsigned)launch->groups[0];
@@ -55,8 +62,8 @@ static lk_status failed(lk_cuda_device *self, const lk_commands *list, int32_t c
 }
 
 static lk_status launch(lk_cuda_device *self, const lk_commands *list, call *c) {
-    if (c->lt != NULL) {
-        lk_status status = lk_cuda_lt_start(self, c->lt);
+    if (c->library != NULL) {
+        lk_status status = c->library->start(self, c->prepared);
         return status == LK_OK ? LK_OK : named(self, list, c->command, status);
     }
     void *arguments[LK_LAUNCH_BUFFERS + LK_LAUNCH_PARAMETERS + 1];
@@ -162,7 +169,9 @@ void lk_cuda_release(lk_device *device, lk_commands *list) {
         self->api->cuGraphExecDestroy(list->graph);
     }
     for (int32_t i = 0; i < list->num_calls; i++) {
-        lk_cuda_lt_release(self, list->calls[i].lt);
+        if (list->calls[i].library != NULL) {
+            list->calls[i].library->release(self, list->calls[i].prepared);
+        }
     }
     lk_free(device->context, list->events);
     lk_free(device->context, list->calls);

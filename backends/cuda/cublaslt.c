@@ -4,6 +4,7 @@
  * is given as y' = op(b)' op(a)': the library's A is our b, its B our a, and M and N change places. */
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ typedef struct library {
 
 static library lib;
 static bool loaded;
+static char missing[256];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static bool find_symbol(void *from, const char *name, void *function, size_t size) {
@@ -40,10 +42,12 @@ static void load(void) {
         }
     }
     if (found == NULL) {
+        snprintf(missing, sizeof missing, "%.200s cannot be loaded", own != NULL ? own : names[0]);
         return;
     }
 #define LK_LT(name, result, parameters)                                   \
     if (!find_symbol(found, #name, (void *)&lib.name, sizeof lib.name)) { \
+        snprintf(missing, sizeof missing, "the library has no " #name);   \
         return;                                                           \
     }
 #include "backends/cuda/cublaslt.def"
@@ -51,9 +55,9 @@ static void load(void) {
     loaded = true;
 }
 
-bool lk_cuda_lt_is_there(void) {
+const char *lk_cuda_lt_absent(void) {
     pthread_once(&once, load);
-    return loaded;
+    return loaded ? NULL : missing;
 }
 
 /* ---- one device ---- */
@@ -75,14 +79,14 @@ struct lk_cuda_lt {
     int32_t count, capacity;
 };
 
-struct lk_cuda_lt_call {
+typedef struct product_call {
     lt_operation operation;
     lt_layout a, b, y;
     lt_algorithm algorithm;
     size_t workspace_bytes;
     CUdeviceptr buffers[LT_WORKSPACE + 1];
     float alpha, beta;
-};
+} product_call;
 
 static const char *name_of(int status) {
     static const struct {
@@ -112,7 +116,7 @@ static lk_status fail(lk_cuda_device *device, int status, const char *what) {
 
 lk_cuda_lt *lk_cuda_lt_open(lk_cuda_device *device) {
     lk_context *context = device->device.context;
-    if (!lk_cuda_lt_is_there()) {
+    if (lk_cuda_lt_absent() != NULL) {
         return NULL;
     }
     lk_cuda_lt *lt = lk_calloc(context, 1, sizeof *lt);
@@ -144,7 +148,7 @@ static uint32_t alignment_of(CUdeviceptr pointer) {
     return bytes;
 }
 
-static shape shape_of(const lk_launch *launch, const lk_cuda_lt_call *call) {
+static shape shape_of(const lk_launch *launch, const product_call *call) {
     shape made;
     memcpy(made.numbers, launch->parameters, sizeof made.numbers);
     const CUdeviceptr y = call->buffers[LT_Y], c = launch->parameters[LT_HAS_C] ? call->buffers[LT_C] : y;
@@ -155,7 +159,7 @@ static shape shape_of(const lk_launch *launch, const lk_cuda_lt_call *call) {
     return made;
 }
 
-static int describe(const lk_launch *launch, lk_cuda_lt_call *call) {
+static int describe(const lk_launch *launch, product_call *call) {
     const uint32_t *p = launch->parameters;
     const int type = p[LT_IS_BF16] ? CUDA_R_16BF : CUDA_R_32F;
     /* by columns: b is [K, N] where ours is [N, K], else [N, K]; a is [K, M] where ours is [M, K], else [M, K] */
@@ -188,7 +192,7 @@ static int describe(const lk_launch *launch, lk_cuda_lt_call *call) {
                : status;
 }
 
-static int ask(const lk_cuda_lt *lt, const lk_cuda_lt_call *call, const shape *of, lt_heuristic *found) {
+static int ask(const lk_cuda_lt *lt, const product_call *call, const shape *of, lt_heuristic *found) {
     lt_preference preference = NULL;
     const uint64_t workspace = call->workspace_bytes;
     int count = 0, status = lib.cublasLtMatmulPreferenceCreate(&preference);
@@ -210,7 +214,7 @@ static int ask(const lk_cuda_lt *lt, const lk_cuda_lt_call *call, const shape *o
     return none ? CUBLAS_STATUS_NOT_SUPPORTED : status;
 }
 
-static lk_status choose(lk_cuda_device *device, const lk_launch *launch, lk_cuda_lt_call *call) {
+static lk_status choose(lk_cuda_device *device, const lk_launch *launch, product_call *call) {
     lk_cuda_lt *lt = device->lt;
     const shape wanted = shape_of(launch, call);
     for (int32_t i = 0; i < lt->count; i++) {
@@ -239,9 +243,9 @@ static lk_status choose(lk_cuda_device *device, const lk_launch *launch, lk_cuda
     return LK_OK;
 }
 
-lk_status lk_cuda_lt_prepare(lk_cuda_device *device, const lk_launch *launch, lk_cuda_lt_call **out) {
-    lk_cuda_lt_call *call = lk_calloc(device->device.context, 1, sizeof *call);
-    *out = NULL;
+static lk_status prepare(lk_cuda_device *device, const lk_launch *launch, void **out) {
+    product_call *call = lk_calloc(device->device.context, 1, sizeof *call);
+    *out = call;
     if (call == NULL) {
         return lk_out_of_memory(device->device.context, sizeof *call, "a product");
     }
@@ -255,21 +259,16 @@ lk_status lk_cuda_lt_prepare(lk_cuda_device *device, const lk_launch *launch, lk
         call->buffers[LT_C] = call->buffers[LT_Y]; /* not read */
     }
     int status = describe(launch, call);
-    lk_status result =
-        status == CUBLAS_STATUS_SUCCESS ? choose(device, launch, call) : fail(device, status, "a product for cuBLASLt");
-    if (result != LK_OK) {
-        lk_cuda_lt_release(device, call);
-        return result;
-    }
-    *out = call;
-    return LK_OK;
+    return status == CUBLAS_STATUS_SUCCESS ? choose(device, launch, call)
+                                           : fail(device, status, "a product for cuBLASLt");
 }
 
 static void *pointer(CUdeviceptr address) {
     return (void *)(uintptr_t)address;
 }
 
-lk_status lk_cuda_lt_start(lk_cuda_device *device, const lk_cuda_lt_call *call) {
+static lk_status start(lk_cuda_device *device, void *prepared) {
+    const product_call *call = prepared;
     int status =
         lib.cublasLtMatmul(device->lt->handle, call->operation, &call->alpha, pointer(call->buffers[LT_B]), call->a,
                            pointer(call->buffers[LT_A]), call->b, &call->beta, pointer(call->buffers[LT_C]), call->y,
@@ -278,7 +277,8 @@ lk_status lk_cuda_lt_start(lk_cuda_device *device, const lk_cuda_lt_call *call) 
     return status == CUBLAS_STATUS_SUCCESS ? LK_OK : fail(device, status, "cublasLtMatmul");
 }
 
-void lk_cuda_lt_release(lk_cuda_device *device, lk_cuda_lt_call *call) {
+static void release(lk_cuda_device *device, void *prepared) {
+    product_call *call = prepared;
     if (call == NULL) {
         return;
     }
@@ -293,3 +293,5 @@ void lk_cuda_lt_release(lk_cuda_device *device, lk_cuda_lt_call *call) {
     }
     lk_free(device->device.context, call);
 }
+
+const lk_cuda_library lk_cuda_cublaslt = {LK_CUDA_LT_FILE, prepare, start, release};

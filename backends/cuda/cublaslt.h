@@ -55,20 +55,17 @@ enum {
 /* ---- the backend's side (cublaslt.c) ---- */
 
 struct lk_cuda_device;
-typedef struct lk_cuda_lt lk_cuda_lt;           /* the library and its handle on one device */
-typedef struct lk_cuda_lt_call lk_cuda_lt_call; /* one product, ready to be started */
+typedef struct lk_cuda_lt lk_cuda_lt; /* the library and its handle on one device */
 
-/* Whether the library is there; the device's context need not exist. */
-bool lk_cuda_lt_is_there(void);
+/* NULL where the library is there, else why it is not; the device's context need not exist. */
+const char *lk_cuda_lt_absent(void);
 /* NULL, with a line in the log, where the library does not start. The device's context is current. */
 lk_cuda_lt *lk_cuda_lt_open(struct lk_cuda_device *device);
 void lk_cuda_lt_close(struct lk_cuda_device *device, lk_cuda_lt *lt);
 
-/* A launch of the file `cublaslt` (lk_cuda_products_lt records them) made ready: its descriptors, and the algorithm
- * that the library proposes for its shape, which is asked for once per shape and device. */
-lk_status lk_cuda_lt_prepare(struct lk_cuda_device *device, const lk_launch *launch, lk_cuda_lt_call **out);
-lk_status lk_cuda_lt_start(struct lk_cuda_device *device, const lk_cuda_lt_call *call);
-void lk_cuda_lt_release(struct lk_cuda_device *device, lk_cuda_lt_call *call);
+/* Launches of the file `cublaslt` (lk_cuda_products_lt records them): made ready are descriptors, and the algorithm
+ * that the library proposes for the shape, which is asked for once per shape and device. */
+extern const struct lk_cuda_library lk_cuda_cublaslt;
 
 /* ---- rows (cublaslt_products.c) ---- */
 

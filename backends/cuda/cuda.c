@@ -1,6 +1,7 @@
 /* The CUDA backend: NVIDIA GPUs through the driver found at run time, kernels compiled when the library was built. */
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/cublaslt.h"
+#include "backends/cuda/cudnn.h"
 #include "backends/cuda/tensor_cores.h"
 #include "backends/shaders/rows.h"
 
@@ -77,7 +78,11 @@ static const lk_kernel *kernels(int *count) {
     return rows;
 }
 
-static const char *const features[] = {"cublaslt", NULL};
+static const char *const features[] = {"cublaslt", "cudnn", NULL};
+
+static const char *absent(int feature) {
+    return feature == 0 ? lk_cuda_lt_absent() : lk_cuda_dnn_absent();
+}
 
 const lk_backend lk_backend_cuda = {
     .abi_version = LK_BACKEND_ABI_VERSION,
@@ -86,6 +91,7 @@ const lk_backend lk_backend_cuda = {
     .summary = "NVIDIA GPUs, compute capability 8.0 and newer",
     .by_drivers = true,
     .features = features,
+    .absent = absent,
     .probe = lk_cuda_probe,
     .open = lk_cuda_open,
     .close = lk_cuda_close,

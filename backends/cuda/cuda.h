@@ -47,7 +47,7 @@ typedef struct lk_cuda_numbers {
 void lk_cuda_estimate(lk_device_caps *caps, const lk_cuda_numbers *numbers);
 
 /* Bits of lk_device_caps.features; cuda.c has their names. */
-enum { LK_CUDA_FEATURE_CUBLASLT = 1 };
+enum { LK_CUDA_FEATURE_CUBLASLT = 1, LK_CUDA_FEATURE_CUDNN = 2 };
 
 typedef struct lk_cuda_device lk_cuda_device;
 struct lk_buffer {
@@ -67,7 +67,8 @@ struct lk_cuda_device {
     int32_t num_images;
     void *staging[LK_CUDA_STAGING_PARTS]; /* page-locked */
     CUevent staged[LK_CUDA_STAGING_PARTS];
-    struct lk_cuda_lt *lt; /* NULL: products without cuBLASLt (cublaslt.h) */
+    struct lk_cuda_lt *lt;   /* NULL: products without cuBLASLt (cublaslt.h) */
+    struct lk_cuda_dnn *dnn; /* NULL: cuDNN was not used yet (cudnn.h) */
     bool uses_graphs;
     lk_commands *pending; /* running */
     double *seconds;      /* where its times go; NULL: not timed */
@@ -97,6 +98,15 @@ void lk_cuda_variant_name(const lk_launch *launch, char name[LK_CUDA_NAME]);
 lk_status lk_cuda_function(lk_cuda_device *device, const lk_launch *launch, CUfunction *out);
 
 /* ---- commands (commands.c) ---- */
+
+/* A library whose calls stand among our kernels: launches of the file `file` are its own. */
+typedef struct lk_cuda_library {
+    const char *file;
+    /* What can be made ready once; *out is given to release() also after a failure. */
+    lk_status (*prepare)(lk_cuda_device *device, const lk_launch *launch, void **out);
+    lk_status (*start)(lk_cuda_device *device, void *prepared); /* on the device's stream */
+    void (*release)(lk_cuda_device *device, void *prepared);    /* NULL is allowed */
+} lk_cuda_library;
 
 lk_status lk_cuda_compile(lk_device *device, const lk_command *commands, int count, lk_commands **out);
 void lk_cuda_release(lk_device *device, lk_commands *commands);

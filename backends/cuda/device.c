@@ -4,6 +4,7 @@
 
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/cudnn.h"
 
 lk_status lk_cuda_fail(lk_cuda_device *device, CUresult error, const char *what) {
     return lk_fail(device->device.context, lk_cu_status(error), "cuda:%d %s: %s: %s (%d)", device->device.caps.index,
@@ -98,6 +99,7 @@ void lk_cuda_close(lk_device *device) {
         self->api->cuCtxSetCurrent(self->cu);
     }
     lk_cuda_lt_close(self, self->lt);
+    lk_cuda_dnn_close(self, self->dnn);
     for (int32_t i = 0; self->modules != NULL && i < self->num_images; i++) {
         if (self->modules[i] != NULL) {
             self->api->cuModuleUnload(self->modules[i]);

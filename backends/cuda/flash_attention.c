@@ -41,9 +41,12 @@ bool lk_cuda_supports_flash(const lk_device_caps *caps, const lk_node *node, lk_
     return lk_supports_f32(caps, node, why);
 }
 
-/* Scores are computed again in both passes of the backward. */
+/* Scores are computed again in both passes of the backward. Of the newer tensor cores' peak mma.sync reaches less: an
+ * H100's FlashAttention-2, which is made of it as well, has 0.33 to 0.37 (arXiv 2407.08608). */
 double lk_cuda_cost_flash(const lk_device_caps *caps, const lk_node *node) {
-    const double efficiency = 0.4;
+    const double efficiency = caps->capability >= 100 && caps->capability < 120 ? 0.15
+                              : caps->capability == 90                          ? 0.33
+                                                                                : 0.4;
     double padding = (double)tiles_for(node)->dp / (double)node->attributes.attention.head_dim;
     double again = node->op == LK_OP_ATTENTION_BACKWARD ? 7.0 / 5.0 : 1.0;
     double arithmetic = again * padding * lk_node_flops(node) / (caps->flops_16 * efficiency);

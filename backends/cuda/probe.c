@@ -3,6 +3,7 @@
 
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/cudnn.h"
 
 typedef struct reader {
     const lk_cu_api *api;
@@ -60,13 +61,19 @@ static CUresult describe(const lk_cu_api *api, int index, lk_device_caps *caps) 
     }
     caps->name[sizeof caps->name - 1] = '\0';
     api->cuDriverGetVersion(&driver);
-    snprintf(caps->driver, sizeof caps->driver, "driver for CUDA %d.%d, kernels by nvcc %s", driver / 1000,
-             driver % 1000 / 10, lk_cuda_toolkit);
+    int used = snprintf(caps->driver, sizeof caps->driver, "driver for CUDA %d.%d, kernels by nvcc %s", driver / 1000,
+                        driver % 1000 / 10, lk_cuda_toolkit);
+    const int64_t dnn = lk_cuda_dnn_version();
+    if (dnn > 0 && used > 0 && used < (int)sizeof caps->driver) { /* its kernels are checked anew when it changes */
+        snprintf(caps->driver + used, sizeof caps->driver - (size_t)used, ", cuDNN %d.%d.%d", (int)(dnn / 10000),
+                 (int)(dnn / 100 % 100), (int)(dnn % 100));
+    }
     error = api->cuDeviceTotalMem(&caps->memory_bytes, from.device);
     if (error != CUDA_SUCCESS) {
         return error;
     }
-    caps->features = lk_cuda_lt_is_there() ? LK_CUDA_FEATURE_CUBLASLT : 0;
+    caps->features = (lk_cuda_lt_absent() == NULL ? LK_CUDA_FEATURE_CUBLASLT : 0) |
+                     (lk_cuda_dnn_absent() == NULL ? LK_CUDA_FEATURE_CUDNN : 0);
     caps->max_buffer_bytes = SIZE_MAX;
     caps->capability = 10 * attribute(&from, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
                        attribute(&from, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);

@@ -203,10 +203,9 @@ bool lk_supports_fill(const lk_device_caps *caps, const lk_node *node, lk_refusa
     return true;
 }
 
-static void record_fill(lk_recorder *recorder, const lk_binding *y, const lk_tensor *tensor, float value) {
-    int64_t count = lk_count_of(tensor);
+void lk_record_fill_with(lk_recorder *recorder, const lk_binding *y, lk_dtype y_type, int64_t count, float value) {
     lk_launch *launch = lk_launch_elements(recorder, "fill");
-    lk_launch_type(launch, "Y_TYPE", tensor->dtype);
+    lk_launch_type(launch, "Y_TYPE", y_type);
     lk_launch_buffer(launch, y);
     lk_launch_int(launch, count);
     lk_launch_float(launch, value);
@@ -214,12 +213,15 @@ static void record_fill(lk_recorder *recorder, const lk_binding *y, const lk_ten
 }
 
 void lk_record_fill(lk_recorder *recorder, const lk_command *command) {
-    record_fill(recorder, &command->outputs[0], command->node->outputs[0], command->node->attributes.shape.value);
+    const lk_tensor *y = command->node->outputs[0];
+    lk_record_fill_with(recorder, &command->outputs[0], y->dtype, lk_count_of(y),
+                        command->node->attributes.shape.value);
 }
 
 void lk_record_clear(lk_recorder *recorder, const lk_command *command) {
     for (int i = 0; i < command->node->num_inputs; i++) {
-        record_fill(recorder, &command->inputs[i], command->node->inputs[i], 0.0f);
+        const lk_tensor *x = command->node->inputs[i];
+        lk_record_fill_with(recorder, &command->inputs[i], x->dtype, lk_count_of(x), 0.0f);
     }
 }
 

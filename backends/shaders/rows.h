@@ -38,6 +38,8 @@ void lk_record_mask(lk_recorder *recorder, const lk_binding *x, const lk_binding
 void lk_record_attention_delta(lk_recorder *recorder, const lk_command *command, const lk_binding *delta);
 /* sum += x: ACCUMULATE, likewise. */
 void lk_record_sum_into(lk_recorder *recorder, const lk_binding *sum, const lk_binding *x, int64_t count);
+/* y = value: FILL, likewise. */
+void lk_record_fill_with(lk_recorder *recorder, const lk_binding *y, lk_dtype y_type, int64_t count, float value);
 /* y = x in another type: CAST, likewise. */
 void lk_record_cast_into(lk_recorder *recorder, const lk_binding *x, lk_dtype x_type, const lk_binding *y,
                          lk_dtype y_type, int64_t count);

@@ -16,8 +16,8 @@ fail() {
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 # cuBLASLt itself does not start with the mock driver, and leaks when it does not
-LORIKEET_CACHE_DIR=$folder/cache LORIKEET_CUDA_DRIVER=$mock LORIKEET_CUBLASLT=none
-export LORIKEET_CACHE_DIR LORIKEET_CUDA_DRIVER LORIKEET_CUBLASLT
+LORIKEET_CACHE_DIR=$folder/cache LORIKEET_CUDA_DRIVER=$mock LORIKEET_CUBLASLT=none LORIKEET_CUDNN=none
+export LORIKEET_CACHE_DIR LORIKEET_CUDA_DRIVER LORIKEET_CUBLASLT LORIKEET_CUDNN
 
 # train NAME DEVICE [OPTION...]: its exit status is left in $status
 train() {

@@ -9,7 +9,7 @@
 
 static uint64_t seed = 20260101;
 
-/* LK_TEST_BACKEND and LK_TEST_MAX_ELEMENTS narrow the run, for tools that are slow. */
+/* LK_TEST_BACKEND, LK_TEST_KERNELS (a part of rows' names) and LK_TEST_MAX_ELEMENTS narrow the run. */
 static bool is_wanted(const char *backend, const lk_node *node) {
     const char *name = getenv("LK_TEST_BACKEND"), *most = getenv("LK_TEST_MAX_ELEMENTS");
     bool wanted = name == NULL || strcmp(name, backend) == 0;
@@ -22,8 +22,9 @@ static bool is_wanted(const char *backend, const lk_node *node) {
 static int rows_of(const lk_backend *backend, lk_op op, const lk_kernel **rows) {
     int num_rows, count = 0;
     const lk_kernel *all = backend->kernels(&num_rows);
+    const char *part = getenv("LK_TEST_KERNELS");
     for (int i = 0; i < num_rows && count < LK_MAX_CANDIDATES; i++) {
-        if (all[i].op == op) {
+        if (all[i].op == op && (part == NULL || strstr(all[i].name, part) != NULL)) {
             rows[count++] = &all[i];
         }
     }
