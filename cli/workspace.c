@@ -157,6 +157,12 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
     cli_int32(options, "decompose-factor", 0, &adapter->decompose_factor, -1, INT32_MAX,
               "lokr: the smaller side of the factorisations; -1: near the root");
     cli_int32(options, "block-size", 0, &adapter->oft_block_size, 2, 65536, "oft: columns that are rotated together");
+    cli_real(options, "rank-dropout", 0, &adapter->rank_dropout, 0, 0.99,
+             "loha, lokr: probability of leaving out a row of the update in a training step");
+    cli_real(options, "module-dropout", 0, &adapter->module_dropout, 0, 0.99,
+             "loha, lokr, oft: of leaving out a layer's whole update, or (oft) a block's");
+    cli_flag(options, "coft", 0, &adapter->coft, true, "oft: with rotations that stay small");
+    cli_real(options, "coft-eps", 0, &adapter->coft_eps, 0, 1e6, "oft: how small, with --coft");
     cli_flag(options, "block-share", 0, &adapter->block_share, true, "oft: one rotation for all blocks of a layer");
     cli_int32(options, "cayley-terms", 0, &adapter->cayley_terms, 0, 64,
               "oft: of the series for the rotation; 0: the exact transform");

@@ -237,8 +237,13 @@ typedef struct lk_adapter_options {
      * delta_t steps after the first tinit and before the last tfinal, if the smallest singular value of its update is
      * at least this share of the largest; default 0.1 */
     double growth_threshold;
+    /* In training: rows of the update (loha, lokr) are left out with this probability, and all of it (oft: single
+     * blocks); default 0 */
+    double rank_dropout, module_dropout;
+    bool coft;        /* oft: no block's Q is longer than coft_eps / sqrt(blocks): PEFT's coft and eps; default false */
+    double coft_eps;  /* default 6e-5 */
     const char *init; /* how A and B start: "default" (A Kaiming-uniform as in PEFT, B zero), or another of
-                       * lk_adapter_inits; NULL: "default" */
+                       * lk_adapter_inits ("lycoris" is of lokr); NULL: "default" */
 } lk_adapter_options;
 LK_API void lk_adapter_options_init(lk_adapter_options *options);
 /* The starts of LoRA's A and B, NULL-terminated (docs/methods.md). */

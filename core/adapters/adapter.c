@@ -55,6 +55,7 @@ void lk_adapter_options_init(lk_adapter_options *options) {
                                     .orth_reg_weight = 0.5,
                                     .delta_ratio = 2.0,
                                     .growth_threshold = 0.1,
+                                    .coft_eps = 6e-5,
                                     .init = "default"};
 }
 
@@ -90,12 +91,6 @@ lk_tensor *lk_adapter_project(const lk_adapter *adapter, int32_t index, lk_graph
 }
 
 lk_status lk_adapter_prepare(lk_adapter *adapter, const lk_adapter_run *run) {
-    const lk_peft_config *config = &adapter->config;
-    if (config->rank_dropout > 0.0 || config->module_dropout > 0.0) { /* which act in training only */
-        return lk_fail(adapter->context, LK_STATUS_UNSUPPORTED,
-                       "the adapter has %s, with which this build does not train: set it to 0 in adapter_config.json",
-                       config->rank_dropout > 0.0 ? "rank_dropout" : "module_dropout");
-    }
     adapter->run = *run;
     return adapter->method->prepare != NULL ? adapter->method->prepare(adapter) : LK_OK;
 }
@@ -515,13 +510,26 @@ static lk_status name_all_linear(lk_adapter *adapter) {
     return status;
 }
 
+static lk_status check_dropouts(lk_context *context, const lk_adapter_options *options) {
+    const struct {
+        const char *name;
+        double value;
+    } rows[] = {{"dropout", options->dropout},
+                {"rank_dropout", options->rank_dropout},
+                {"module_dropout", options->module_dropout}};
+    for (size_t i = 0; i < LK_COUNT(rows); i++) {
+        if (!(rows[i].value >= 0.0 && rows[i].value < 1.0)) {
+            return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "%s is %g, expected 0 or more and less than 1",
+                           rows[i].name, rows[i].value);
+        }
+    }
+    return LK_OK;
+}
+
 static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) {
     lk_context *context = adapter->context;
     LK_TRY(choose_method(adapter, options->method));
-    if (!(options->dropout >= 0.0 && options->dropout < 1.0)) {
-        return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "dropout is %g, expected 0 or more and less than 1",
-                       options->dropout);
-    }
+    LK_TRY(check_dropouts(context, options));
     if (options->dropout > 0.0 && adapter->method->no_dropout) {
         return lk_fail(context, LK_STATUS_UNSUPPORTED, "dropout: %s has none", adapter->method->name);
     }
@@ -556,6 +564,11 @@ static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) 
     LK_TRY(lk_lora_init_configure(adapter, options->init));
     if (adapter->method->configure != NULL) {
         LK_TRY(adapter->method->configure(adapter, options));
+    }
+    if (options->rank_dropout != config->rank_dropout || options->module_dropout != config->module_dropout) {
+        return lk_fail(context, LK_STATUS_UNSUPPORTED, "%s: %s has none",
+                       options->rank_dropout != config->rank_dropout ? "rank_dropout" : "module_dropout",
+                       adapter->method->name);
     }
     adapter->options = options;
     LK_TRY(lk_adapter_declare(adapter));

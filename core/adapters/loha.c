@@ -5,11 +5,18 @@
  * (columns), so it is used as LoRA of that rank: no matrix of W's size is made. Copies of rows are products with
  * matrices of zeros and ones, which every device can compute. Only where r^2 (in + out) is more than in * out is the
  * update itself made, which is then the smaller of the two. */
+#include "core/adapters/drop.h"
 #include "core/adapters/initial.h"
 #include "core/adapters/lora.h"
 
 enum { A1, B1, A2, B2 };
 enum { FIRST, SECOND }; /* [r^2, r]: rows pr + q that select p, and q */
+
+static lk_status configure(lk_adapter *adapter, const lk_adapter_options *options) {
+    adapter->config.rank_dropout = options->rank_dropout;
+    adapter->config.module_dropout = options->module_dropout;
+    return LK_OK;
+}
 
 static bool is_factored(const lk_adapter_site *site) {
     int64_t in = site->site->in, out = site->site->out, rank = site->rank;
@@ -62,6 +69,9 @@ static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_ten
     for (int i = 0; i < 4; i++) {
         t[i] = lk_graph_variable(graph, site->tensors[i]->value);
     }
+    /* a row of A1 is one of the update's, an output of the layer */
+    t[A1] = lk_adapter_drop_rows(forward, t[A1], forward->adapter->config.rank_dropout, true);
+    t[A1] = lk_adapter_drop_whole(forward, t[A1], forward->adapter->config.module_dropout);
     if (!is_factored(site)) {
         lk_tensor *update = lk_build_mul(graph, lk_build_matmul(graph, t[A1], false, t[B1], false, site->scale, NULL),
                                          lk_build_matmul(graph, t[A2], false, t[B2], false, 1.0f, NULL));
@@ -97,6 +107,7 @@ const lk_adapter_method lk_adapter_method_loha = {.name = "loha",
                                                   .type = LK_PEFT_LOHA,
                                                   .no_dropout = true,
                                                   .no_bias = true,
+                                                  .configure = configure,
                                                   .declare = declare,
                                                   .finish = finish,
                                                   .apply = apply,

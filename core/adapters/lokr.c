@@ -3,8 +3,11 @@
  *
  * A token's input, seen as X [b, d], becomes W1 X W2', so the product itself is never made: W2 is applied to all rows
  * of d, and W1 to all rows of b of what comes out, transposed. */
+#include "core/adapters/drop.h"
 #include "core/adapters/initial.h"
 #include "core/adapters/lora.h"
+
+#include <string.h>
 
 typedef struct lokr_shape {
     int64_t a, b, c, d;
@@ -49,19 +52,23 @@ static lokr_shape shape_of(const lk_peft_config *config, const lk_adapter_site *
     return shape;
 }
 
-/* W1 or its first factor starts at zero, all others at random. */
+/* W1 or its first factor starts at zero, all others at random; LyCORIS's way W2 or its second factor does. */
 static lk_status declare(lk_adapter *adapter, lk_adapter_site *site) {
     static const lk_peft_kind kinds[2][3] = {{LK_PEFT_KIND_LOKR_W1, LK_PEFT_KIND_LOKR_W1_A, LK_PEFT_KIND_LOKR_W1_B},
                                              {LK_PEFT_KIND_LOKR_W2, LK_PEFT_KIND_LOKR_W2_A, LK_PEFT_KIND_LOKR_W2_B}};
     lokr_shape shape = shape_of(&adapter->config, site);
     const int64_t rows[] = {shape.a, shape.c}, columns[] = {shape.b, shape.d};
+    bool lycoris =
+        adapter->options != NULL && adapter->options->init != NULL && strcmp(adapter->options->init, "lycoris") == 0;
     for (int i = 0; i < 2; i++) {
-        lk_initial first = i == 0 ? LK_INITIAL_ZEROS : LK_INITIAL_UNIFORM;
+        bool zero_first = lycoris ? i == 1 && shape.whole[i] : i == 0;
+        lk_initial first = zero_first ? LK_INITIAL_ZEROS : LK_INITIAL_UNIFORM;
+        lk_initial second = lycoris && i == 1 ? LK_INITIAL_ZEROS : LK_INITIAL_UNIFORM;
         if (shape.whole[i]) {
             LK_TRY(lk_adapter_add_matrix(adapter, site, kinds[i][0], rows[i], columns[i], first));
         } else {
             LK_TRY(lk_adapter_add_matrix(adapter, site, kinds[i][1], rows[i], site->rank, first));
-            LK_TRY(lk_adapter_add_matrix(adapter, site, kinds[i][2], site->rank, columns[i], LK_INITIAL_UNIFORM));
+            LK_TRY(lk_adapter_add_matrix(adapter, site, kinds[i][2], site->rank, columns[i], second));
         }
     }
     return LK_OK;
@@ -103,6 +110,9 @@ static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_ten
     z = lk_build_transpose(graph, z, &inner);
     z = multiply(graph, site, 0, shape.whole[0], z, site->scale);
     z = lk_build_transpose(graph, z, &outer);
+    const lk_peft_config *config = &forward->adapter->config;
+    z = lk_adapter_drop_columns(forward, z, config->rank_dropout, config->rank_dropout_scale);
+    z = lk_adapter_drop_whole(forward, z, config->module_dropout);
     lk_tensor *y = lk_build_linear(graph, x, lk_graph_variable(graph, site->site->weight),
                                    lk_forward_variable(forward, site->site->bias));
     return lk_build_add(graph, y, z);
@@ -148,6 +158,8 @@ static lk_status merge(const lk_adapter_merge *job) {
 static lk_status configure(lk_adapter *adapter, const lk_adapter_options *options) {
     adapter->config.decompose_both = options->decompose_both;
     adapter->config.decompose_factor = options->decompose_factor;
+    adapter->config.rank_dropout = options->rank_dropout;
+    adapter->config.module_dropout = options->module_dropout;
     return LK_OK;
 }
 

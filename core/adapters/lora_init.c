@@ -233,7 +233,7 @@ static const lk_lora_init inits[] = {{"default", false, make_default},
                                      {"olora", true, make_olora},
                                      {"pissa", true, make_pissa}};
 
-static const char *const names[] = {"default", "gaussian", "orthogonal", "olora", "pissa", NULL};
+static const char *const names[] = {"default", "gaussian", "orthogonal", "olora", "pissa", "lycoris", NULL};
 
 const char *const *lk_adapter_inits(void) {
     return names;
@@ -262,6 +262,11 @@ lk_status lk_lora_init_of(const lk_adapter *adapter, const lk_lora_init **out) {
 lk_status lk_lora_init_configure(lk_adapter *adapter, const char *name) {
     if (name == NULL || strcmp(name, "default") == 0) {
         return LK_OK;
+    }
+    if (strcmp(name, "lycoris") == 0) { /* lokr.c does it */
+        return adapter->method->type == LK_PEFT_LOKR
+                   ? LK_OK
+                   : lk_fail(adapter->context, LK_STATUS_UNSUPPORTED, "init lycoris: only lokr has it");
     }
     if (adapter->method->type != LK_PEFT_LORA) {
         return lk_fail(adapter->context, LK_STATUS_UNSUPPORTED, "init %s: %s has only the default start", name,

@@ -1,8 +1,10 @@
 /* OFT (Qiu et al., arXiv 2306.07280; Liu et al., arXiv 2506.19847): the layer's input is rotated, block of columns by
  * block of columns, y = (x R) W' + bias. Each R is the Cayley transform of a skew-symmetric Q, of which the upper
  * triangle is trained and starts at zero, or PEFT's polynomial for it (use_cayley_neumann, the default). */
-#include "core/adapters/adapter.h"
+#include "core/adapters/drop.h"
 #include "core/ops/cayley.h"
+
+#include <math.h>
 
 enum { R };
 
@@ -47,15 +49,14 @@ static lk_status configure(lk_adapter *adapter, const lk_adapter_options *option
     config->block_share = options->block_share;
     config->use_cayley_neumann = options->cayley_terms > 0;
     config->num_cayley_neumann_terms = LK_MAX(options->cayley_terms, 1);
+    config->module_dropout = options->module_dropout;
+    config->coft = options->coft;
+    config->eps = options->coft_eps;
     return LK_OK;
 }
 
 static lk_status share(lk_adapter *adapter) {
     const lk_peft_config *config = &adapter->config;
-    if (config->coft) { /* which changes the tensors in every forward pass, also when nothing is trained */
-        return lk_fail(adapter->context, LK_STATUS_UNSUPPORTED,
-                       "coft: the constrained variant of OFT is not supported");
-    }
     if ((config->r == 0) == (config->oft_block_size == 0)) {
         return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT,
                        "r is %lld and oft_block_size %lld, expected one of them to be 0", (long long)config->r,
@@ -77,11 +78,53 @@ static lk_status declare(lk_adapter *adapter, lk_adapter_site *site) {
     return lk_adapter_add_tensor(adapter, site, &spec, NULL);
 }
 
+/* COFT: no block's Q is longer than eps / sqrt(blocks). PEFT shortens the tensors themselves in every forward pass;
+ * that is as good as after they were read and after every update. */
+static lk_status constrain(lk_adapter *adapter, lk_adapter_site *site) {
+    lk_adapter_tensor *tensor = site->tensors[R];
+    int64_t rows = tensor->stored_shape[0], columns = tensor->stored_shape[1];
+    double most = adapter->config.eps / sqrt((double)rows);
+    float *values;
+    bool changed = false;
+    if (!adapter->config.coft || adapter->model->plan_only) {
+        return LK_OK;
+    }
+    LK_TRY(lk_adapter_download(adapter, tensor->value, &values));
+    for (int64_t g = 0; g < rows; g++) {
+        float *q = values + g * columns;
+        double squares = 0.0;
+        for (int64_t i = 0; i < columns; i++) {
+            squares += 2.0 * (double)q[i] * (double)q[i]; /* of the skew-symmetric matrix: both triangles */
+        }
+        bool is_long = sqrt(squares) > most;
+        for (int64_t i = 0; i < columns && is_long; i++) {
+            q[i] = (float)((double)q[i] * most / sqrt(squares));
+        }
+        changed = changed || is_long;
+    }
+    lk_status status = changed ? lk_variable_upload(tensor->value, values) : LK_OK;
+    lk_free(adapter->context, values);
+    return status;
+}
+
+static lk_status after_update(lk_adapter *adapter, int64_t step) {
+    (void)step;
+    for (int32_t i = 0; i < adapter->num_sites; i++) {
+        lk_adapter_site *site = &adapter->sites[i];
+        LK_TRY(site->method->after_update == after_update ? constrain(adapter, site) : LK_OK);
+    }
+    return LK_OK;
+}
+
 static lk_tensor *apply(lk_forward *forward, const lk_adapter_site *site, lk_tensor *x) {
     lk_graph *graph = forward->graph;
     const lk_peft_config *config = &forward->adapter->config;
     oft_blocks blocks = blocks_of(config, site);
-    lk_tensor *r = lk_build_cayley(graph, lk_graph_variable(graph, site->tensors[R]->value), blocks.size, blocks.terms);
+    lk_tensor *q = lk_graph_variable(graph, site->tensors[R]->value);
+    if (!config->block_share) { /* as in PEFT; a block whose Q is zero is not rotated */
+        q = lk_adapter_drop_rows(forward, q, config->module_dropout, false);
+    }
+    lk_tensor *r = lk_build_cayley(graph, q, blocks.size, blocks.terms);
     if (config->block_share) { /* one rotation for all blocks: they are rows of one matrix */
         int64_t tokens = x != NULL ? x->shape[0] : 0;
         x = lk_build_reshape(graph, x, tokens * blocks.count, blocks.size);
@@ -135,5 +178,7 @@ const lk_adapter_method lk_adapter_method_oft = {.name = "oft",
                                                  .configure = configure,
                                                  .share = share,
                                                  .declare = declare,
+                                                 .finish = constrain,
                                                  .apply = apply,
+                                                 .after_update = after_update,
                                                  .merge = merge};

@@ -411,6 +411,91 @@ START_TEST(test_dynamic_lora_grows) {
 }
 END_TEST
 
+/* LyCORIS's start of LoKr: the update is zero because of W2 instead of W1. */
+START_TEST(test_lycoris_start) {
+    setup self;
+    size_t count;
+    lk_adapter_options options;
+    lk_adapter_options_init(&options);
+    options.method = "lokr";
+    options.rank = 2;
+    options.init = "lycoris";
+    options.decompose_both = true;
+    setup_open(&self, "cpu");
+    float *plain = setup_logits(&self, self.model, NULL, &count);
+    SUCCEEDS(&self, lk_adapter_create(self.model, &options, &self.adapter));
+    ck_assert_double_eq(setup_distance(&self, self.model, self.adapter, plain), 0.0);
+    for (int32_t i = 0; i < self.adapter->num_trained; i++) {
+        const lk_adapter_tensor *tensor = self.adapter->trained[i];
+        bool starts_at_zero = tensor->kind == LK_PEFT_KIND_LOKR_W2 || tensor->kind == LK_PEFT_KIND_LOKR_W2_B;
+        float *values = malloc(tensor->value->bytes);
+        SUCCEEDS(&self, lk_variable_download(tensor->value, values));
+        ck_assert_msg((values[0] == 0.0f) == starts_at_zero, "%s starts with %g", tensor->name, (double)values[0]);
+        free(values);
+    }
+    free(plain);
+    setup_close(&self);
+}
+END_TEST
+
+/* The longest of all blocks' Q, times the root of the number of blocks: at most COFT's eps. */
+static double longest_rotation(setup *self, const lk_adapter *adapter) {
+    double longest = 0.0;
+    for (int32_t i = 0; i < adapter->num_trained; i++) {
+        lk_variable *variable = adapter->trained[i]->value;
+        float *values = malloc(variable->bytes);
+        SUCCEEDS(self, lk_variable_download(variable, values));
+        for (int64_t g = 0; g < variable->shape[0]; g++) {
+            double squares = 0.0;
+            for (int64_t k = 0; k < variable->shape[1]; k++) {
+                squares += 2.0 * pow((double)values[g * variable->shape[1] + k], 2.0);
+            }
+            longest = fmax(longest, sqrt(squares * (double)variable->shape[0]));
+        }
+        free(values);
+    }
+    return longest;
+}
+
+/* COFT's Q stays within eps / sqrt(blocks), in training and when it is read; OFT's of the same run does not. */
+START_TEST(test_coft_stays_small) {
+    static const double eps = 0.02;
+    for (int coft = 0; coft < 2; coft++) {
+        setup self;
+        lk_data *data;
+        lk_adapter_options options;
+        lk_adapter_options_init(&options);
+        options.method = "oft";
+        options.oft_block_size = 8;
+        options.coft = coft != 0;
+        options.coft_eps = eps;
+        setup_open(&self, "cpu");
+        SUCCEEDS(&self, lk_adapter_create(self.model, &options, &self.adapter));
+        lk_trainer *trainer = start_training(&self, &data);
+        double longest = 0.0;
+        for (int step = 0; step < 8; step++) {
+            lk_step_report report;
+            SUCCEEDS(&self, lk_trainer_step(trainer, &report));
+            longest = fmax(longest, longest_rotation(&self, self.adapter));
+        }
+        ck_assert_double_gt(longest, coft ? 0.9 * eps : 2.0 * eps);
+        if (coft) {
+            ck_assert_double_lt(longest, eps * (1.0 + 1e-6));
+            setup_disturb(&self); /* as PEFT writes it: longer than is allowed */
+            SUCCEEDS(&self, lk_adapter_save(self.adapter, setup_path(&self, "saved")));
+            lk_adapter *loaded;
+            SUCCEEDS(&self, lk_adapter_load(self.model, setup_path(&self, "saved"), &loaded));
+            ck_assert_double_gt(longest_rotation(&self, self.adapter), 2.0 * eps);
+            ck_assert_double_lt(longest_rotation(&self, loaded), eps * (1.0 + 1e-6));
+            lk_adapter_destroy(loaded);
+        }
+        lk_trainer_destroy(trainer);
+        lk_data_destroy(data);
+        setup_close(&self);
+    }
+}
+END_TEST
+
 /* Activations of a step of 1024 tokens, as planned. */
 static double activations_of(setup *self, lk_model *model, const char *method) {
     lk_adapter_options options;
@@ -461,6 +546,8 @@ int main(void) {
     tcase_add_loop_test(tests, test_resuming, 0, count);
     tcase_add_test(tests, test_adalora_gives_up_ranks);
     tcase_add_test(tests, test_dynamic_lora_grows);
+    tcase_add_test(tests, test_lycoris_start);
+    tcase_add_test(tests, test_coft_stays_small);
     tcase_add_loop_test(tests, test_recomputation_changes_nothing, 0, count);
     tcase_add_loop_test(tests, test_adapters_stand_alone, 0, count);
     tcase_add_test(tests, test_lora_fa_keeps_less);
