@@ -8,7 +8,7 @@
 
 static int num_inits(void) {
     int count = 0;
-    while (lk_adapter_inits()[count] != NULL) {
+    while (lk_adapter_inits()[count] != NULL && strcmp(lk_adapter_inits()[count], "lycoris") != 0) { /* of lokr */
         count++;
     }
     return count;

@@ -32,6 +32,7 @@ static const char *const runs[] = {
     "llama-linear-loha",
     "llama-linear-lokr",
     "llama-linear-oft",
+    "llama-linear-oft-coft",
     "qwen2-oft-shared",
     "llama-linear-adalora",
     "llama-linear-delta-lora",
