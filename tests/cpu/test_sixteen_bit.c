@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/cpu/attention.h"
 #include "tests/ops/harness.h"
 
 static const uint64_t seed = 20260103;
@@ -55,6 +56,50 @@ static int check_case(lk_context *context, lk_device *device, const op_case *sel
     return run;
 }
 
+/* Heads that are too wide for blocks (attention_wide.c): of the large cases, with everything in 16 bits, and with
+ * values alone, as a plan stores them. */
+static bool is_wide_attention(const op_case *self) {
+    bool attention = self->op == LK_OP_ATTENTION || self->op == LK_OP_ATTENTION_BACKWARD;
+    return attention && lk_cpu_is_wide(&self->attributes.attention);
+}
+
+START_TEST(test_wide_attention) {
+    lk_dtype dtype = _i % 2 ? LK_DTYPE_F16 : LK_DTYPE_BF16;
+    bool values_only = _i >= 2;
+    lk_context *context;
+    lk_device_caps caps;
+    lk_device *device;
+    lk_device_options options = {sizeof options, 2};
+    int count, num_cases, run = 0, failed = 0;
+    ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
+    ck_assert_int_eq(lk_backend_cpu.probe(context, &caps, 1, &count), LK_OK);
+    ck_assert_int_eq(lk_backend_cpu.open(context, &caps, &options, &device), LK_OK);
+    const op_case *cases = op_cases_large(&num_cases);
+    for (int c = 0; c < num_cases; c++) {
+        op_case self = cases[c];
+        if (!is_wide_attention(&self) || self.attributes.attention.allow_bf16) {
+            continue;
+        }
+        int values = self.op == LK_OP_ATTENTION ? 2 : 3; /* after them, of the backward: o and lse, which stays fp32 */
+        for (int i = values_only ? values : 0; i <= (values_only ? values : LK_MIN(values + 1, 4)); i++) {
+            bool is_float = self.inputs[i].present && self.inputs[i].dtype == LK_DTYPE_F32;
+            self.inputs[i].dtype = is_float ? dtype : self.inputs[i].dtype;
+            self.inputs[i].short_values = is_float; /* exact, so that o and lse are those of these values */
+        }
+        if (self.op == LK_OP_ATTENTION_BACKWARD && !values_only) {
+            self.tolerance = 1.0 / 256.0; /* o is rounded in rowsum(do o), which the kernels make of P and do v' */
+        }
+        run += check_case(context, device, &self, &failed);
+    }
+    printf("wide attention, %s, %s: %d kernel runs, %d failed\n", lk_dtype_name(dtype),
+           values_only ? "values only" : "everything", run, failed);
+    ck_assert_int_gt(run, 0);
+    ck_assert_int_eq(failed, 0);
+    lk_backend_cpu.close(device);
+    lk_context_destroy(context);
+}
+END_TEST
+
 START_TEST(test_sixteen_bit_storage) {
     lk_dtype dtype = _i % 2 ? LK_DTYPE_F16 : LK_DTYPE_BF16;
     bool weights_only = _i >= 2;
@@ -100,6 +145,7 @@ int main(void) {
     TCase *tests = tcase_create("sixteen_bit");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_sixteen_bit_storage, 0, 4);
+    tcase_add_loop_test(tests, test_wide_attention, 0, 4);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
