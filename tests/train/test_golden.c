@@ -517,9 +517,12 @@ int main(void) {
     tcase_add_loop_test(tests, test_bf16_weights, 0, (int)LK_COUNT(runs));
     tcase_add_test(tests, test_bf16_on_tensor_cores);
     tcase_add_loop_test(tests, test_short_weights_elsewhere, 0, (int)LK_COUNT(runs) * 2);
-    tcase_add_loop_test(tests, test_recomputation_changes_nothing, 0, (int)LK_COUNT(runs));
     tcase_add_loop_test(tests, test_logits_agree_with_pytorch, 0, (int)LK_COUNT(runs));
     suite_add_tcase(suite, tests);
+    TCase *again = tcase_create("recompute"); /* apart, for tests/arm/run, where it takes minutes */
+    tcase_set_timeout(again, 600);
+    tcase_add_loop_test(again, test_recomputation_changes_nothing, 0, (int)LK_COUNT(runs));
+    suite_add_tcase(suite, again);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
