@@ -278,6 +278,15 @@ static bool usable_in_place(const lk_cpu_term *term) {
     return term->b_column == 1 && term->b_dtype == LK_DTYPE_F32 && term->scale == 1.0f;
 }
 
+#if VF_PAIRS
+/* Whether the tiles can make pairs of rows of B themselves: for the few of them that dA and dB have, packing costs
+ * more. (Registers of tiles are loaded from memory, so not with AMX.) */
+static bool joinable(const lk_cpu_term *term, int64_t k, int columns) {
+    return term->b_dtype == LK_DTYPE_BF16 && term->b_column == 1 && term->scale == 1.0f && k % 2 == 0 &&
+           columns % VF_WIDTH == 0 && (int)TILE_PAIR_ROWS == (int)TILE_ROWS;
+}
+#endif
+
 /* Rows of a panel that a term takes: pairs are one row. */
 static int64_t depth_of(const lk_cpu_term *term) {
     return term->narrow != NULL ? (term->k + 1) / 2 : term->k;
@@ -304,9 +313,16 @@ static void pack_segments(const lk_cpu_gemm *gemm, bool few_rows, int64_t column
         *segment = (tile_segment){term->a, term->a_row, term->a_k, panel, TILE_COLUMNS, k};
 #if VF_PAIRS
         if (term->narrow != NULL) {
+            bool joined = few_rows && joinable(term, k, columns);
             *segment = (tile_segment){NULL, term->narrow_row, term->narrow_pair, panel, TILE_COLUMNS, (k + 1) / 2};
             job->pairs[job->num_segments] = term->narrow + *done / 2 * term->narrow_pair;
-            pack_pairs(term, *done, k, column, columns, space, panel);
+            job->joined[job->num_segments] = joined;
+            if (joined) {
+                segment->b = (const float *)(const void *)((const uint16_t *)term->b + *done * term->b_k + column);
+                segment->b_k = term->b_k;
+            } else {
+                pack_pairs(term, *done, k, column, columns, space, panel);
+            }
         } else
 #endif
             if (few_rows && usable_in_place(term)) {
@@ -567,7 +583,14 @@ void LK_CPU(narrow_rows)(uint16_t *to, const float *from, int64_t rows, int64_t 
 void LK_CPU(pair_rows)(uint16_t *to, const float *from, int64_t rows, int64_t k) {
     for (int64_t i = 0; i < rows; i += 2, to += 2 * k) {
         const float *even = from + i * k, *odd = i + 1 < rows ? even + k : NULL;
-        for (int64_t j = 0; j < k; j++) {
+        int64_t whole = 0;
+#if VF_PAIRS
+        for (; whole + VF_WIDTH <= k; whole += VF_WIDTH) {
+            vf high = odd != NULL ? vf_load(odd + whole) : vf_zero();
+            vp_store((uint32_t *)(void *)(to + 2 * whole), vp_round(vf_load(even + whole), high));
+        }
+#endif
+        for (int64_t j = whole; j < k; j++) {
             to[2 * j] = lk_f32_to_bf16(even[j]);
             to[2 * j + 1] = odd != NULL ? lk_f32_to_bf16(odd[j]) : 0;
         }

@@ -40,6 +40,7 @@ typedef struct tile_job {
     int num_segments;
     /* not NULL: pairs in place of the segment's a; a_row and a_k are counted in bf16 numbers, b_k and k in pairs */
     const uint16_t *pairs[2];
+    bool joined[2];      /* pairs of b are made of two rows of bf16, b_k numbers apart, of whole vectors */
     const float *addend; /* row stride addend_row; NULL: none */
     int64_t addend_row;
     const float *bias; /* NULL: none */
@@ -61,6 +62,27 @@ LK_CPU_INLINE void tile_put(const tile_job *job, int i, int j, int width, vf sum
     vf_write(job->c, job->c_dtype, i * job->c_row + j * VF_WIDTH, sum, width);
 }
 
+#if VF_PAIRS
+LK_CPU_INLINE void tile_add_pairs(const int rows, const int vectors, const bool joined, const uint16_t *a,
+                                  const tile_segment *segment, vf sum[TILE_ROWS][TILE_VECTORS]) {
+    const int64_t a_row = segment->a_row, a_k = segment->a_k, b_k = segment->b_k;
+    const uint16_t *row = (const uint16_t *)(const void *)segment->b;
+    const uint32_t *panel = (const uint32_t *)(const void *)segment->b;
+    for (int64_t k = segment->k; k > 0; k--, a += a_k, panel += b_k, row += 2 * b_k) {
+        vp line[TILE_VECTORS];
+        LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
+            line[j] = joined ? vp_join(row + j * VF_WIDTH, row + b_k + j * VF_WIDTH) : vp_load(panel + j * VF_WIDTH);
+        }
+        LK_CPU_UNROLL for (int i = 0; i < rows; i++) {
+            vp x = vp_set1(a + i * a_row);
+            LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
+                sum[i][j] = vp_dot(x, line[j], sum[i][j]);
+            }
+        }
+    }
+}
+#endif
+
 LK_CPU_INLINE void tile_run(const int rows, const int vectors, const bool guarded, const tile_job *job) {
     vf sum[TILE_ROWS][TILE_VECTORS];
     const int lanes = job->columns - (vectors - 1) * VF_WIDTH; /* of the last vector */
@@ -75,19 +97,10 @@ LK_CPU_INLINE void tile_run(const int rows, const int vectors, const bool guarde
         const int64_t a_row = segment->a_row, a_k = segment->a_k, b_k = segment->b_k;
 #if VF_PAIRS
         if (job->pairs[s] != NULL) {
-            const uint16_t *pairs = job->pairs[s];
-            const uint32_t *panel = (const uint32_t *)(const void *)b;
-            for (int64_t k = segment->k; k > 0; k--, pairs += a_k, panel += b_k) {
-                vp line[TILE_VECTORS];
-                LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
-                    line[j] = vp_load(panel + j * VF_WIDTH);
-                }
-                LK_CPU_UNROLL for (int i = 0; i < rows; i++) {
-                    vp x = vp_set1(pairs + i * a_row);
-                    LK_CPU_UNROLL for (int j = 0; j < vectors; j++) {
-                        sum[i][j] = vp_dot(x, line[j], sum[i][j]);
-                    }
-                }
+            if (job->joined[s]) {
+                tile_add_pairs(rows, vectors, true, job->pairs[s], segment, sum);
+            } else {
+                tile_add_pairs(rows, vectors, false, job->pairs[s], segment, sum);
             }
             continue;
         }
