@@ -144,6 +144,11 @@ void cli_adapter_options(lk_adapter_options *adapter, cli_options *options) {
              "layers that get an adapter: all-linear, or names separated by commas, such as q_proj,v_proj; also "
              "embed_tokens and lm_head");
     cli_real(options, "dropout", 0, &adapter->dropout, 0, 0.99, "probability, on the adapter's input");
+    cli_text(options, "rank-pattern", 0, &adapter->rank_pattern, "NAME=R,...",
+             "other ranks for single layers, by names as in --targets");
+    cli_text(options, "alpha-pattern", 0, &adapter->alpha_pattern, "NAME=X,...", "the same of alpha");
+    cli_text(options, "modules-to-save", 0, &adapter->modules_to_save, "NAMES",
+             "layers that are trained and stored in full (default: none, or when classifying the head)");
     cli_text(options, "layers", 0, &adapter->layers, "NUMBERS",
              "adapt only the layers with these numbers, separated by commas");
     cli_choice_text(options, "init", 0, &adapter->init, lk_adapter_inits(),

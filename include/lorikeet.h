@@ -210,8 +210,12 @@ typedef struct lk_adapter_options {
                                   * and rslora also adapt embeddings ("embed_tokens") and the head ("lm_head") */
     uint64_t seed;               /* of the initial A and B */
     bool use_rslora;             /* lora, dora, lora-fa: scale by alpha / sqrt(r), default false */
-    const char *bias;     /* "none" (default); "lora_only" (vera: "vera_only"): the biases of the adapted layers are
-                           * trained, too; "all": all of the model's biases */
+    const char *bias; /* "none" (default); "lora_only" (vera: "vera_only"): the biases of the adapted layers are
+                       * trained, too; "all": all of the model's biases */
+    /* lora, rslora, dora, lora-fa, loha, lokr: "q_proj=6,layers.1.mlp.down_proj=2": ranks and alphas of single layers,
+     * by PEFT's rank_pattern and alpha_pattern (regular expressions without a comma, matched at a path's end); NULL:
+     * none */
+    const char *rank_pattern, *alpha_pattern;
     const char *layers;   /* "0,2,3": only layers with these numbers are adapted; NULL: all */
     bool save_projection; /* vera: keep the frozen pair in the file (else PEFT and we draw it again from the seed);
                            * default false */

@@ -1,8 +1,6 @@
 #include "core/adapters/adapter_files.h"
-#include "core/adapters/lora_init.h"
 #include "core/formats/dequantize.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define LK_ADAPTER(NAME, name, text) extern const lk_adapter_method lk_adapter_method_##name;
@@ -37,26 +35,6 @@ const lk_adapter_method *lk_adapter_method_find(const char *name) {
         }
     }
     return NULL;
-}
-
-void lk_adapter_options_init(lk_adapter_options *options) {
-    *options = (lk_adapter_options){.struct_size = sizeof *options,
-                                    .method = "lora",
-                                    .rank = 8,
-                                    .alpha = 16.0,
-                                    .target_modules = "all-linear",
-                                    .bias = "none",
-                                    .decompose_factor = -1,
-                                    .oft_block_size = 32,
-                                    .cayley_terms = 5,
-                                    .delta_t = 1,
-                                    .importance_beta1 = 0.85,
-                                    .importance_beta2 = 0.85,
-                                    .orth_reg_weight = 0.5,
-                                    .delta_ratio = 2.0,
-                                    .growth_threshold = 0.1,
-                                    .coft_eps = 6e-5,
-                                    .init = "default"};
 }
 
 /* ---- sites and tensors ---- */
@@ -260,6 +238,14 @@ lk_status lk_adapter_download(lk_adapter *adapter, lk_variable *variable, float 
 
 /* ---- declaring ---- */
 
+lk_status lk_adapter_no_match(lk_adapter *adapter, const char *name) {
+    const lk_model *model = adapter->model;
+    const char *first = model->num_sites > 0 ? model->sites[0].path : "";
+    return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT,
+                   "target_modules: no linear layer of the model matches \"%s\" (they are called %s and so on)", name,
+                   first);
+}
+
 lk_status lk_adapter_targets(const lk_adapter *adapter, const lk_linear_site *site, bool *out) {
     return lk_peft_targets_module(&adapter->config, site->path, !site->is_head && !site->is_embedding, out);
 }
@@ -286,37 +272,6 @@ static lk_status add_site(lk_adapter *adapter, const lk_linear_site *linear) {
                        (long long)scaling.rank, linear->path, MAX_RANK);
     }
     return add_site_of(adapter, linear, adapter->method, &scaling);
-}
-
-static lk_status no_match(lk_adapter *adapter, const char *name) {
-    const lk_model *model = adapter->model;
-    const char *first = model->num_sites > 0 ? model->sites[0].path : "";
-    return lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT,
-                   "target_modules: no linear layer of the model matches \"%s\" (they are called %s and so on)", name,
-                   first);
-}
-
-/* Every name must match something: a misspelt one would be left out in silence. */
-static lk_status check_names(lk_adapter *adapter) {
-    const json_t *targets = adapter->config.target_modules;
-    size_t i;
-    const json_t *target;
-    for (i = 0; i < json_array_size(targets); i++) {
-        target = json_array_get(targets, i);
-        const char *name = json_string_value(target);
-        size_t length = strlen(name);
-        bool found = false;
-        for (int32_t s = 0; s < adapter->model->num_sites && !found; s++) {
-            const char *path = adapter->model->sites[s].path;
-            size_t path_length = strlen(path);
-            found = path_length >= length && strcmp(path + path_length - length, name) == 0 &&
-                    (path_length == length || path[path_length - length - 1] == '.');
-        }
-        if (!found) {
-            return no_match(adapter, name);
-        }
-    }
-    return LK_OK;
 }
 
 static lk_status train_biases(lk_adapter *adapter);
@@ -356,7 +311,7 @@ lk_status lk_adapter_declare(lk_adapter *adapter) {
                        "layers: none of the targets is in the layers that are asked for; the model has %lld of them",
                        (long long)model->config->num_hidden_layers);
     }
-    return no_match(adapter, "any of the targets");
+    return lk_adapter_no_match(adapter, "any of the targets");
 }
 
 /* ---- trained copies of the model's tensors ---- */
@@ -442,134 +397,8 @@ lk_status lk_adapter_new(lk_model *model, lk_adapter **out) {
     return LK_OK;
 }
 
-static lk_status choose_method(lk_adapter *adapter, const char *name) {
-    adapter->method = lk_adapter_method_find(name);
-    if (adapter->method != NULL) {
-        return LK_OK;
-    }
-    lk_text known;
-    lk_text_init(&known, adapter->context);
-    for (size_t i = 0; method_names[i] != NULL; i++) {
-        lk_text_printf(&known, "%s%s", i ? ", " : "", method_names[i]);
-    }
-    lk_status status = lk_fail(adapter->context, LK_STATUS_INVALID_ARGUMENT, "there is no method \"%s\"; known are %s",
-                               name, known.data ? known.data : "");
-    lk_text_free(&known);
-    return status;
-}
-
-/* "0,2,3" */
-static lk_status set_layers(lk_peft_config *config, const char *layers) {
-    json_t *list = json_array();
-    lk_status status = list != NULL ? LK_OK : lk_out_of_memory(config->context, 0, "an adapter's configuration");
-    for (const char *next = layers; next != NULL && *next != '\0' && status == LK_OK;) {
-        char *end;
-        long long layer = strtoll(next, &end, 10);
-        if (end == next || layer < 0 || (*end != ',' && *end != '\0')) {
-            status = lk_fail(config->context, LK_STATUS_INVALID_ARGUMENT,
-                             "layers: \"%s\" is not a list of numbers separated by commas", layers);
-        } else if (json_array_append_new(list, json_integer(layer)) != 0) {
-            status = lk_out_of_memory(config->context, 0, "an adapter's configuration");
-        }
-        next = end + (*end == ',');
-    }
-    if (status != LK_OK || layers == NULL) {
-        json_decref(list);
-        return status;
-    }
-    json_decref(config->layers_to_transform);
-    config->layers_to_transform = list;
-    return LK_OK;
-}
-
-static const char *last_segment(const char *path) {
-    const char *dot = strrchr(path, '.');
-    return dot != NULL ? dot + 1 : path;
-}
-
-/* PEFT refuses layers_to_transform with "all-linear": the targets become the names of all linear layers. */
-static lk_status name_all_linear(lk_adapter *adapter) {
-    lk_text names;
-    lk_text_init(&names, adapter->context);
-    for (int32_t i = 0; i < adapter->model->num_sites; i++) {
-        const lk_linear_site *site = &adapter->model->sites[i];
-        const char *name = last_segment(site->path);
-        bool known = site->is_head || site->is_embedding;
-        for (int32_t j = 0; j < i && !known; j++) {
-            known = strcmp(last_segment(adapter->model->sites[j].path), name) == 0;
-        }
-        if (!known) {
-            lk_text_printf(&names, "%s%s", names.length > 0 ? "," : "", name);
-        }
-    }
-    lk_status status = lk_text_status(&names);
-    if (status == LK_OK) {
-        status = lk_peft_config_set_targets(&adapter->config, names.data != NULL ? names.data : "");
-    }
-    lk_text_free(&names);
-    return status;
-}
-
-static lk_status check_dropouts(lk_context *context, const lk_adapter_options *options) {
-    const struct {
-        const char *name;
-        double value;
-    } rows[] = {{"dropout", options->dropout},
-                {"rank_dropout", options->rank_dropout},
-                {"module_dropout", options->module_dropout}};
-    for (size_t i = 0; i < LK_COUNT(rows); i++) {
-        if (!(rows[i].value >= 0.0 && rows[i].value < 1.0)) {
-            return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "%s is %g, expected 0 or more and less than 1",
-                           rows[i].name, rows[i].value);
-        }
-    }
-    return LK_OK;
-}
-
 static lk_status create(lk_adapter *adapter, const lk_adapter_options *options) {
-    lk_context *context = adapter->context;
-    LK_TRY(choose_method(adapter, options->method));
-    LK_TRY(check_dropouts(context, options));
-    if (options->dropout > 0.0 && adapter->method->no_dropout) {
-        return lk_fail(context, LK_STATUS_UNSUPPORTED, "dropout: %s has none", adapter->method->name);
-    }
-    if (strcmp(options->bias, "none") != 0 && adapter->method->no_bias) {
-        return lk_fail(context, LK_STATUS_UNSUPPORTED, "bias: %s trains none", adapter->method->name);
-    }
-    if (options->rank < 1) {
-        return lk_fail(context, LK_STATUS_INVALID_ARGUMENT, "rank is %d, expected 1 or more", options->rank);
-    }
-    adapter->seed = options->seed;
-    LK_TRY(lk_peft_config_init(context, adapter->method->type, &adapter->config));
-    lk_peft_config *config = &adapter->config;
-    config->r = options->rank;
-    config->lora_alpha = options->alpha;
-    config->lora_dropout = options->dropout;
-    LK_TRY(lk_peft_config_set_targets(config, options->target_modules));
-    bool classify = adapter->model->task == LK_TASK_CLASSIFY;
-    const char *saved = options->modules_to_save == NULL && classify ? "classifier,score" : options->modules_to_save;
-    LK_TRY(lk_peft_config_set_saved(config, saved));
-    LK_TRY(lk_peft_config_set_text(config, &config->task_type, classify ? "SEQ_CLS" : "CAUSAL_LM"));
-    for (int32_t i = 0; i < adapter->model->num_sites; i++) {
-        config->fan_in_fan_out = config->fan_in_fan_out || adapter->model->sites[i].is_transposed;
-    }
-    LK_TRY(lk_peft_config_set_text(config, &config->base_model_name_or_path,
-                                   lk_pretrained_path(adapter->model->pretrained)));
-    LK_TRY(lk_peft_config_set_text(config, &config->bias, options->bias));
-    LK_TRY(set_layers(config, options->layers));
-    if (config->layers_to_transform != NULL && json_is_string(config->target_modules)) {
-        LK_TRY(name_all_linear(adapter));
-    }
-    LK_TRY(check_names(adapter));
-    LK_TRY(lk_lora_init_configure(adapter, options->init));
-    if (adapter->method->configure != NULL) {
-        LK_TRY(adapter->method->configure(adapter, options));
-    }
-    if (options->rank_dropout != config->rank_dropout || options->module_dropout != config->module_dropout) {
-        return lk_fail(context, LK_STATUS_UNSUPPORTED, "%s: %s has none",
-                       options->rank_dropout != config->rank_dropout ? "rank_dropout" : "module_dropout",
-                       adapter->method->name);
-    }
+    LK_TRY(lk_adapter_configure(adapter, options));
     adapter->options = options;
     LK_TRY(lk_adapter_declare(adapter));
     adapter->options = NULL;
