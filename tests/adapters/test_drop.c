@@ -7,6 +7,7 @@
 #include "core/adapters/drop.h"
 #include "tests/adapters/setup.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 
 enum { ROWS = 300, COLUMNS = 200 };
 
@@ -168,17 +169,11 @@ START_TEST(test_what_a_method_lacks_is_refused) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("drop");
     TCase *tests = tcase_create("drop");
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, test_lines, 0, 4);
     tcase_add_test(tests, test_whole);
     tcase_add_loop_test(tests, test_training, 0, (int)LK_COUNT(rows));
     tcase_add_test(tests, test_what_a_method_lacks_is_refused);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("drop", tests);
 }

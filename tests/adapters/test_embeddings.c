@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "tests/adapters/setup.h"
+#include "tests/common/runner.h"
 
 static lk_status adapt(setup *self, const char *method, const char *targets, const char *saved) {
     lk_adapter_options options;
@@ -66,15 +67,9 @@ START_TEST(test_methods_without_tables_say_so) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("embeddings");
     TCase *tests = tcase_create("embeddings");
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, test_merge_and_round_trip, 0, 10);
     tcase_add_test(tests, test_methods_without_tables_say_so);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("embeddings", tests);
 }

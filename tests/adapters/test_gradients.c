@@ -6,6 +6,7 @@
 
 #include "tests/adapters/setup.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 
 enum { TOKENS = 7, SAMPLES = 12, A = 0, B = 1 };
 static const double STEP = 1e-5, TOLERANCE = 1e-7;
@@ -229,14 +230,8 @@ START_TEST(test_a_layer) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("gradients");
     TCase *tests = tcase_create("gradients");
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, test_a_layer, 0, setup_num_methods());
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("gradients", tests);
 }

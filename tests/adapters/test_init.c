@@ -5,6 +5,7 @@
 
 #include "core/formats/safetensors.h"
 #include "tests/adapters/setup.h"
+#include "tests/common/runner.h"
 
 static int num_inits(void) {
     int count = 0;
@@ -159,17 +160,11 @@ START_TEST(test_convert_refuses_what_has_changed_the_base) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("init");
     TCase *tests = tcase_create("init");
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, test_a_start_changes_nothing_and_is_saved_as_plain_lora, 0, 2 * num_inits());
     tcase_add_loop_test(tests, test_starts_from_the_weight_are_those_of_peft, 0, 2);
     tcase_add_test(tests, test_what_cannot_be_is_named);
     tcase_add_test(tests, test_convert_refuses_what_has_changed_the_base);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("init", tests);
 }

@@ -7,6 +7,7 @@
 #include "core/adapters/rank_allocator.h"
 #include "core/formats/safetensors.h"
 #include "tests/adapters/setup.h"
+#include "tests/common/runner.h"
 
 static const char *method_at(int index) {
     return lk_adapter_methods()[index];
@@ -534,7 +535,6 @@ START_TEST(test_lora_fa_keeps_less) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("methods");
     TCase *tests = tcase_create("methods");
     int count = setup_num_methods();
     tcase_set_timeout(tests, 600);
@@ -551,10 +551,5 @@ int main(void) {
     tcase_add_loop_test(tests, test_recomputation_changes_nothing, 0, count);
     tcase_add_loop_test(tests, test_adapters_stand_alone, 0, count);
     tcase_add_test(tests, test_lora_fa_keeps_less);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("methods", tests);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/adapters/setup.h"
+#include "tests/common/runner.h"
 
 enum { PARTS = 4, STEPS = 6 };
 
@@ -235,17 +236,11 @@ START_TEST(test_what_cannot_be_is_refused) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("mixed_training");
     TCase *tests = tcase_create("mixed_training");
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, test_side_by_side_is_one_by_one, 0, 2);
     tcase_add_test(tests, test_resuming);
     tcase_add_test(tests, test_one_that_fails_stops_all);
     tcase_add_test(tests, test_what_cannot_be_is_refused);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("mixed_training", tests);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/adapters/setup.h"
+#include "tests/common/runner.h"
 
 static lk_status create(setup *self, const char *targets, const char *layers, int32_t rank) {
     lk_adapter_options options;
@@ -141,16 +142,10 @@ START_TEST(test_options_that_do_not_fit_are_refused) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("targets");
     TCase *tests = tcase_create("targets");
     tcase_add_test(tests, test_layers_of_all_linear);
     tcase_add_test(tests, test_what_matches_nothing_is_refused);
     tcase_add_loop_test(tests, test_patterns, 0, (int)LK_COUNT(with_patterns));
     tcase_add_test(tests, test_options_that_do_not_fit_are_refused);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("targets", tests);
 }

@@ -5,6 +5,7 @@
 
 #include "core/base/base.h"
 #include "core/base/json.h"
+#include "tests/common/runner.h"
 
 static lk_context *context;
 
@@ -102,7 +103,6 @@ START_TEST(test_atomic_write_keeps_the_old_file_until_commit) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("base");
     TCase *tests = tcase_create("base");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, test_error_messages_name_their_place);
@@ -110,10 +110,5 @@ int main(void) {
     tcase_add_test(tests, test_float16_round_trips);
     tcase_add_test(tests, test_json_messages_name_file_key_and_value);
     tcase_add_test(tests, test_atomic_write_keeps_the_old_file_until_commit);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("base", tests);
 }

@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "progress.h"
+#include "tests/common/runner.h"
 
 static cli_progress half_way(void) {
     cli_progress progress = {.label = "train", .total = 100, .done = 50, .started = 1000.0};
@@ -185,7 +186,6 @@ START_TEST(test_bytes) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("cli");
     TCase *tests = tcase_create("parts");
     tcase_add_test(tests, test_progress_line);
     tcase_add_test(tests, test_progress_after_resuming_counts_only_new_steps);
@@ -197,10 +197,5 @@ int main(void) {
     tcase_add_test(tests, test_options_given_twice_take_the_last);
     tcase_add_test(tests, test_options_refuse_what_is_out_of_range);
     tcase_add_test(tests, test_bytes);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_case("cli", tests);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 #if defined(LK_USE_AMX)
@@ -316,14 +317,8 @@ int main(void) {
         printf("SKIP: this processor has no AVX-512 with bf16\n");
         return 77;
     }
-    Suite *suite = suite_create("amx");
     TCase *tests = tcase_create("amx");
     tcase_set_timeout(tests, 120);
     add_tests(tests);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("amx", tests);
 }

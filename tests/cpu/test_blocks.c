@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 static const uint64_t seed = 20260102;
@@ -50,14 +51,8 @@ START_TEST(test_large_cases) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("blocks");
     TCase *tests = tcase_create("blocks");
     tcase_set_timeout(tests, 1200);
     tcase_add_loop_test(tests, test_large_cases, 0, 3);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("blocks", tests);
 }

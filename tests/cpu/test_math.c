@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "dispatch/dispatch.h"
+#include "tests/common/runner.h"
 
 enum { COUNT = 1 << 16 };
 
@@ -139,14 +140,8 @@ START_TEST(test_functions_are_accurate) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("math");
     TCase *tests = tcase_create("math");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, test_functions_are_accurate, 0, (int)LK_COUNT(functions));
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("math", tests);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "backends/cpu/pool.h"
+#include "tests/common/runner.h"
 
 static lk_context *context;
 
@@ -95,17 +96,11 @@ START_TEST(test_ranges_cover_everything_once) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("pool");
     TCase *tests = tcase_create("pool");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, test_every_task_runs_exactly_once);
     tcase_add_test(tests, test_sleeping_threads_wake_up);
     tcase_add_test(tests, test_ranges_cover_everything_once);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("pool", tests);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backends/cpu/attention.h"
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 static const uint64_t seed = 20260103;
@@ -141,15 +142,9 @@ START_TEST(test_sixteen_bit_storage) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("sixteen_bit");
     TCase *tests = tcase_create("sixteen_bit");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_sixteen_bit_storage, 0, 4);
     tcase_add_loop_test(tests, test_wide_attention, 0, 4);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("sixteen_bit", tests);
 }

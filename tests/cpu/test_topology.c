@@ -4,6 +4,7 @@
 
 #include "backends/cpu/isa.h"
 #include "dispatch/dispatch.h"
+#include "tests/common/runner.h"
 
 static lk_context *context;
 
@@ -113,7 +114,6 @@ START_TEST(test_open_checks_its_options) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("topology");
     TCase *tests = tcase_create("topology");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, test_topology_is_plausible);
@@ -121,10 +121,5 @@ int main(void) {
     tcase_add_test(tests, test_features_can_be_taken_away);
     tcase_add_test(tests, test_selection_follows_the_features);
     tcase_add_test(tests, test_open_checks_its_options);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("topology", tests);
 }

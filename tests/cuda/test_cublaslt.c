@@ -9,6 +9,7 @@
 
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
+#include "tests/common/runner.h"
 #include "tests/cuda/rows.h"
 
 enum { TOKENS = 24, IN = 32, OUT = 16, ELEMENTS = 1024 };
@@ -252,7 +253,6 @@ int main(void) {
         printf("SKIP: no mock driver in this build\n");
         return 77;
     }
-    Suite *suite = suite_create("cuda-cublaslt");
     TCase *tests = tcase_create("cuda-cublaslt");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 300);
@@ -260,10 +260,5 @@ int main(void) {
     tcase_add_test(tests, test_every_call_fails_once);
     tcase_add_loop_test(tests, test_absent, 0, 2);
     tcase_add_test(tests, test_real_library);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("cuda-cublaslt", tests);
 }

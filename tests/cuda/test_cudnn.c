@@ -13,6 +13,7 @@
 #include "dispatch/node_case.h"
 #include "dispatch/session.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/cuda/rows.h"
 
 static char folder[] = "lk_cudnn_XXXXXX";
@@ -448,7 +449,6 @@ int main(void) {
     if (mkdtemp(folder) == NULL) {
         return EXIT_FAILURE;
     }
-    Suite *suite = suite_create("cuda-cudnn");
     TCase *tests = tcase_create("cuda-cudnn");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 300);
@@ -461,11 +461,7 @@ int main(void) {
     tcase_add_loop_test(tests, test_absent, 0, 4);
     tcase_add_test(tests, test_refusals);
     tcase_add_test(tests, test_described_cards);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int failed = run_case("cuda-cudnn", tests);
     char command[64];
     snprintf(command, sizeof command, "rm -rf %s", folder);
     return failed || system(command) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;

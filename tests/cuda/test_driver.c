@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "backends/cuda/cuda.h"
+#include "tests/common/runner.h"
 #include "tests/cuda/rows.h"
 
 enum { COUNT = 1000 };
@@ -335,7 +336,6 @@ int main(void) {
         printf("SKIP: no mock driver in this build\n");
         return 77;
     }
-    Suite *suite = suite_create("cuda-driver");
     TCase *tests = tcase_create("cuda-driver");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 120);
@@ -349,10 +349,5 @@ int main(void) {
 #if !defined(__SANITIZE_ADDRESS__)
     tcase_add_test_raise_signal(tests, test_host_cannot_look, SIGSEGV);
 #endif
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("cuda-driver", tests);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/base/float16.h"
+#include "tests/common/runner.h"
 #include "tests/cuda/emulator/emulator.h"
 
 #ifdef LK_HAS_EMULATOR
@@ -504,7 +505,6 @@ START_TEST(test_bank_conflicts) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("cuda-emulator");
     TCase *tests = tcase_create("cuda-emulator");
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, test_products, 0, (int)COUNT(products));
@@ -514,12 +514,7 @@ int main(void) {
     tcase_add_loop_test(tests, test_faults_of_attention, 0, 2);
     tcase_add_loop_test(tests, test_small_faults, 0, (int)COUNT(small_faults));
     tcase_add_test(tests, test_bank_conflicts);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("cuda-emulator", tests);
 }
 
 #else

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/base/base.h"
+#include "tests/common/runner.h"
 #include "tests/cuda/ptx/ptx.h"
 
 /* D = A B, A[16][16] and B[16][8] bf16. Warp 0 copies A, warp 1 copies B; then warp 0 writes D as floats and warp 1 as
@@ -227,15 +228,9 @@ START_TEST(test_divergence) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("cuda-ptx");
     TCase *tests = tcase_create("cuda-ptx");
     tcase_add_test(tests, test_right);
     tcase_add_loop_test(tests, test_mistake, 0, LK_COUNT(mistakes));
     tcase_add_test(tests, test_divergence);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("cuda-ptx", tests);
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 typedef enum edit {
@@ -197,15 +198,9 @@ int main(void) {
         printf("SKIP: no mock driver in this build\n");
         return 77;
     }
-    Suite *suite = suite_create("cuda-ptx-native");
     TCase *tests = tcase_create("cuda-ptx-native");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, test_change, 0, LK_COUNT(changes));
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("cuda-ptx-native", tests);
 }

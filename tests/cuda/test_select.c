@@ -8,6 +8,7 @@
 #include "core/base/json.h"
 #include "dispatch/dispatch.h"
 #include "lorikeet_bench.h"
+#include "tests/common/runner.h"
 
 static const struct {
     const char *id, *name;
@@ -268,17 +269,11 @@ int main(void) {
         printf("SKIP: no mock driver in this build\n");
         return 77;
     }
-    Suite *suite = suite_create("cuda-select");
     TCase *tests = tcase_create("cuda-select");
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, test_kernels_of_models, 0, (int)(LK_COUNT(cards) * LK_COUNT(models)));
     tcase_add_test(tests, test_old_card);
     tcase_add_test(tests, test_refusals_of_tensor_cores);
     tcase_add_test(tests, test_several_cards);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("cuda-select", tests);
 }

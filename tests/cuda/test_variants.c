@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 static lk_context *context;
@@ -108,16 +109,10 @@ int main(void) {
         printf("SKIP: no mock driver in this build\n");
         return 77;
     }
-    Suite *suite = suite_create("cuda-variants");
     TCase *tests = tcase_create("cuda-variants");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, test_head_sizes, 0, 12);
     tcase_add_test(tests, test_large_cases);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("cuda-variants", tests);
 }

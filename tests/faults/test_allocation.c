@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/common/toy_model.h"
 #include "tests/faults/fake_device.h"
 #include "tests/faults/meter.h"
@@ -122,14 +123,8 @@ END_TEST
 
 int main(void) {
     test_seed();
-    Suite *suite = suite_create("allocation");
     TCase *tests = tcase_create("allocation");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_every_allocation, 0, 2 * (int)LK_COUNT(works));
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("allocation", tests);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "lorikeet.h"
+#include "tests/common/runner.h"
 #include "tests/faults/meter.h"
 
 static char folder[] = "lk_faults_XXXXXX";
@@ -70,15 +71,10 @@ int main(void) {
     if (mkdtemp(folder) == NULL) {
         return EXIT_FAILURE;
     }
-    Suite *suite = suite_create("allocation_training");
     TCase *tests = tcase_create("allocation_training");
     tcase_set_timeout(tests, 1800);
     tcase_add_loop_test(tests, test_every_allocation, 0, 2);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int failed = run_case("allocation_training", tests);
     char command[64];
     snprintf(command, sizeof command, "rm -rf %s", folder);
     return system(command) != 0 || failed ? EXIT_FAILURE : EXIT_SUCCESS;

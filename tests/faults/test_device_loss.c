@@ -8,6 +8,7 @@
 
 #include "core/train/trainer.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/faults/fake_device.h"
 
 enum { STEPS = 5 };
@@ -238,7 +239,6 @@ int main(void) {
         fprintf(data, "\n");
     }
     fclose(data);
-    Suite *suite = suite_create("device_loss");
     TCase *tests = tcase_create("device_loss");
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, test_lost_in_a_step, 0, FAKE_CALL_COUNT);
@@ -246,11 +246,7 @@ int main(void) {
     tcase_add_test(tests, test_no_copy);
     tcase_add_test(tests, test_lost_while_compiling);
     tcase_add_test(tests, test_out_of_memory);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int failed = run_case("device_loss", tests);
     remove(data_path);
     rmdir(folder);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;

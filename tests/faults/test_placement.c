@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/common/toy_model.h"
 #include "tests/faults/fake_device.h"
 
@@ -449,7 +450,6 @@ END_TEST
 
 int main(void) {
     test_seed();
-    Suite *suite = suite_create("placement");
     TCase *tests = tcase_create("placement");
     tcase_set_timeout(tests, 600);
     tcase_add_test(tests, test_all_on_the_main_device);
@@ -463,10 +463,5 @@ int main(void) {
     tcase_add_test(tests, test_model_over_two_devices);
     tcase_add_loop_test(tests, test_device_failures, 0, FAKE_CALL_COUNT);
     tcase_add_test(tests, test_failures_of_variables);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("placement", tests);
 }

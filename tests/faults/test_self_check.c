@@ -11,6 +11,7 @@
 #include "dispatch/self_check.h"
 #include "dispatch/tuned.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/faults/fake_device.h"
 #include "tests/ops/harness.h"
 
@@ -382,7 +383,6 @@ int main(void) {
         return EXIT_FAILURE;
     }
     setenv("LORIKEET_CACHE_DIR", folder, 1);
-    Suite *suite = suite_create("self_check");
     TCase *tests = tcase_create("self_check");
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_a_wrong_kernel_is_dropped);
@@ -390,11 +390,7 @@ int main(void) {
     tcase_add_test(tests, test_cases_are_legal);
     tcase_add_test(tests, test_sound_kernels_pass);
     tcase_add_test(tests, test_tuned_records);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int failed = run_case("self_check", tests);
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", folder);
     return failed || system(command) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;

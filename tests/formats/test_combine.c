@@ -6,6 +6,7 @@
 
 #include "core/formats/lora_combine.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 
 enum { IN = 7, OUT = 5, FILES = 3 };
 
@@ -197,7 +198,6 @@ START_TEST(test_what_does_not_fit_is_refused) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("combine");
     TCase *tests = tcase_create("combine");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, test_cat_is_the_sum);
@@ -205,10 +205,5 @@ int main(void) {
     tcase_add_test(tests, test_svd_keeps_the_largest);
     tcase_add_test(tests, test_linear_sums_the_factors);
     tcase_add_test(tests, test_what_does_not_fit_is_refused);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("combine", tests);
 }

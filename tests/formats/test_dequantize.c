@@ -3,6 +3,7 @@
 
 #include "core/formats/dequantize.h"
 #include "files.h"
+#include "tests/common/runner.h"
 
 /* Blocks small enough to follow by hand. */
 START_TEST(test_blocks_by_hand) {
@@ -164,7 +165,6 @@ START_TEST(test_every_dtype_has_its_row) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("dequantize");
     TCase *tests = tcase_create("dequantize");
     tcase_add_checked_fixture(tests, files_setup, files_teardown);
     tcase_add_test(tests, test_blocks_by_hand);
@@ -172,10 +172,5 @@ int main(void) {
     tcase_add_test(tests, test_q8_0_round_trip);
     tcase_add_test(tests, test_convert);
     tcase_add_test(tests, test_every_dtype_has_its_row);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("dequantize", tests);
 }

@@ -7,6 +7,7 @@
 #include "core/formats/peft.h"
 #include "core/formats/pretrained.h"
 #include "files.h"
+#include "tests/common/runner.h"
 
 static uint64_t setting(const char *name, uint64_t otherwise) {
     const char *text = getenv(name);
@@ -241,7 +242,6 @@ START_TEST(test_fuzz_peft_config) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("fuzz");
     TCase *tests = tcase_create("fuzz");
     tcase_set_timeout(tests, 0); /* as many rounds as asked for */
     tcase_add_checked_fixture(tests, files_setup, files_teardown);
@@ -249,10 +249,5 @@ int main(void) {
     tcase_add_test(tests, test_fuzz_gguf);
     tcase_add_test(tests, test_fuzz_model_config);
     tcase_add_test(tests, test_fuzz_peft_config);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("fuzz", tests);
 }

@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "files.h"
+#include "tests/common/runner.h"
 
 /* Every metadata type once, two tensors. */
 static byte_list small_file(void) {
@@ -280,7 +281,6 @@ START_TEST(test_a_file_of_metadata_only) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("gguf");
     TCase *tests = tcase_create("gguf");
     tcase_add_checked_fixture(tests, files_setup, files_teardown);
     tcase_add_test(tests, test_reads_every_type);
@@ -291,10 +291,5 @@ int main(void) {
     tcase_add_test(tests, test_false_counts_and_nesting);
     tcase_add_test(tests, test_foreign_dtypes_matter_only_when_asked_for);
     tcase_add_test(tests, test_a_file_of_metadata_only);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("gguf", tests);
 }

@@ -4,6 +4,7 @@
 #include "core/base/json.h"
 #include "core/formats/model_config.h"
 #include "files.h"
+#include "tests/common/runner.h"
 
 static lk_model_config config;
 
@@ -355,7 +356,6 @@ START_TEST(test_llama3_is_recognised_from_divisors) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("model_config");
     TCase *tests = tcase_create("model_config");
     tcase_add_checked_fixture(tests, files_setup, files_teardown);
     tcase_add_test(tests, test_llama);
@@ -368,10 +368,5 @@ int main(void) {
     tcase_add_test(tests, test_gguf_refusals);
     tcase_add_test(tests, test_llama3_frequencies);
     tcase_add_test(tests, test_llama3_is_recognised_from_divisors);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("model_config", tests);
 }

@@ -1,6 +1,7 @@
 #include "core/base/json.h"
 #include "core/formats/peft.h"
 #include "files.h"
+#include "tests/common/runner.h"
 
 #include <math.h>
 
@@ -284,7 +285,6 @@ START_TEST(test_adapter_folder_errors) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("peft");
     TCase *tests = tcase_create("peft");
     tcase_add_checked_fixture(tests, files_setup, files_teardown);
     tcase_add_test(tests, test_reads_a_config);
@@ -296,10 +296,5 @@ int main(void) {
     tcase_add_test(tests, test_adapter_folder);
     tcase_add_test(tests, test_names_round_trip);
     tcase_add_test(tests, test_adapter_folder_errors);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("peft", tests);
 }

@@ -5,6 +5,7 @@
 #include "core/formats/gguf_names.h"
 #include "core/formats/pretrained.h"
 #include "files.h"
+#include "tests/common/runner.h"
 
 static lk_pretrained *model;
 
@@ -251,7 +252,6 @@ START_TEST(test_what_cannot_be_opened) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("pretrained");
     TCase *tests = tcase_create("pretrained");
     tcase_add_checked_fixture(tests, files_setup, files_teardown);
     tcase_add_test(tests, test_names_both_ways);
@@ -261,10 +261,5 @@ int main(void) {
     tcase_add_test(tests, test_hugging_face_folder);
     tcase_add_test(tests, test_base_model_prefix);
     tcase_add_test(tests, test_what_cannot_be_opened);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("pretrained", tests);
 }

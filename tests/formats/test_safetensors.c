@@ -2,6 +2,7 @@
 
 #include "core/base/json.h"
 #include "files.h"
+#include "tests/common/runner.h"
 
 static const float values[6] = {1, -2, 3.5f, 0, 1e-20f, 7};
 
@@ -244,7 +245,6 @@ START_TEST(test_a_folder_without_weights) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("safetensors");
     TCase *tests = tcase_create("safetensors");
     tcase_add_checked_fixture(tests, files_setup, files_teardown);
     tcase_add_test(tests, test_writes_and_reads_back);
@@ -256,10 +256,5 @@ int main(void) {
     tcase_add_test(tests, test_foreign_dtypes_matter_only_when_asked_for);
     tcase_add_test(tests, test_shards);
     tcase_add_test(tests, test_a_folder_without_weights);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("safetensors", tests);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/common/toy_model.h"
 
 enum { ALL_LINEARS = (1 << TOY_LINEARS) - 1 };
@@ -257,7 +258,6 @@ END_TEST
 
 int main(void) {
     test_seed();
-    Suite *suite = suite_create("autodiff");
     TCase *tests = tcase_create("autodiff");
     tcase_set_timeout(tests, 600);
     tcase_add_test(tests, test_only_the_way_to_a_target);
@@ -266,10 +266,5 @@ int main(void) {
     tcase_add_test(tests, test_refusals);
     tcase_add_test(tests, test_shared_tensors_are_summed);
     tcase_add_loop_test(tests, test_chain, 0, (int)LK_COUNT(chains));
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("autodiff", tests);
 }

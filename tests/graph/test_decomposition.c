@@ -6,6 +6,7 @@
 
 #include "core/graph/passes/passes.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/ops/cases.h"
 
 static bool keep_nothing(void *user, const lk_node *node) {
@@ -165,15 +166,9 @@ END_TEST
 
 int main(void) {
     test_seed();
-    Suite *suite = suite_create("decomposition");
     TCase *tests = tcase_create("decomposition");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_decomposition, 0, LK_OP_COUNT);
     tcase_add_test(tests, test_keep);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("decomposition", tests);
 }

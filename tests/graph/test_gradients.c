@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/ops/cases.h"
 
 static const double STEP = 1e-5, TOLERANCE = 1e-7;
@@ -310,17 +311,11 @@ END_TEST
 
 int main(void) {
     test_seed();
-    Suite *suite = suite_create("gradients");
     TCase *tests = tcase_create("gradients");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_finite_differences, 0, LK_OP_COUNT);
     tcase_add_test(tests, test_shapes_and_dtypes);
     tcase_add_test(tests, test_exceptions_are_not_stale);
     tcase_add_test(tests, test_attention_over_a_cache_is_refused);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("gradients", tests);
 }

@@ -6,6 +6,7 @@
 
 #include "core/graph/build.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 
 enum { TOKENS = 6, IN = 5, OUT = 4, RANK = 2 };
 enum { X, A, B, NUM_TARGETS };
@@ -81,13 +82,7 @@ START_TEST(test_a_state_does_only_what_it_needs) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("lora_states");
     TCase *tests = tcase_create("lora_states");
     tcase_add_loop_test(tests, test_a_state_does_only_what_it_needs, 0, 8);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("lora_states", tests);
 }

@@ -4,6 +4,7 @@
 
 #include "core/graph/passes/passes.h"
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 
 typedef struct setting {
     fixture fixture;
@@ -291,16 +292,10 @@ END_TEST
 
 int main(void) {
     test_seed();
-    Suite *suite = suite_create("passes");
     TCase *tests = tcase_create("passes");
     tcase_add_test(tests, test_dead_code);
     tcase_add_test(tests, test_dead_first_output);
     tcase_add_loop_test(tests, test_fuse_accumulation, 0, (int)LK_COUNT(sums));
     tcase_add_loop_test(tests, test_lora_order, 0, (int)LK_COUNT(orders));
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("passes", tests);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/faults/fake_device.h"
 
 enum { MAX_ITEMS = 60, SETS = 4000, PROGRAMS = 150, MAX_NODES = 40, SIDE = 6 };
@@ -336,7 +337,6 @@ END_TEST
 
 int main(void) {
     test_seed();
-    Suite *suite = suite_create("plan");
     TCase *tests = tcase_create("plan");
     tcase_set_timeout(tests, 600);
     tcase_add_test(tests, test_random_items);
@@ -346,10 +346,5 @@ int main(void) {
     int num_backends;
     lk_backends(&num_backends);
     tcase_add_loop_test(tests, test_random_programs_on_real_devices, 0, num_backends);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("plan", tests);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/base/base.h"
+#include "tests/common/runner.h"
 
 #if !defined(__has_include)
 #define __has_include(x) 0
@@ -194,7 +195,6 @@ int main(void) {
         return 77;
     }
     lk_context_destroy(context);
-    Suite *suite = suite_create("opencl cache");
     TCase *tests = tcase_create("cache");
     tcase_set_timeout(tests, 120);
     tcase_add_checked_fixture(tests, setup, remove_folder);
@@ -203,12 +203,7 @@ int main(void) {
     tcase_add_test(tests, test_folder_that_cannot_be_made);
     tcase_add_test(tests, test_a_text_that_does_not_compile);
     tcase_add_test(tests, test_the_line_of_a_mistake);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("opencl cache", tests);
 }
 #else
 int main(void) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 #if !defined(__has_include)
@@ -113,19 +114,13 @@ START_TEST(test_results) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("clblast");
     TCase *tests = tcase_create("clblast");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 300); /* it compiles its kernels, for up to 20 s where the driver has not kept them */
     tcase_add_test(tests, test_selection);
     tcase_add_test(tests, test_long_calls_are_refused);
     tcase_add_test(tests, test_results);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("clblast", tests);
 }
 #else
 int main(void) {

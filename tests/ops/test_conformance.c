@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 static uint64_t seed = 20260101;
@@ -116,15 +117,9 @@ int main(void) {
     }
     int num_backends;
     lk_backends(&num_backends);
-    Suite *suite = suite_create("conformance");
     TCase *tests = tcase_create("conformance");
     tcase_set_timeout(tests, 600);
     tcase_add_test(tests, test_every_op_has_a_case);
     tcase_add_loop_test(tests, test_every_kernel_row, 0, num_backends);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("conformance", tests);
 }

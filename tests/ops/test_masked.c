@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 #ifdef LK_HAS_VULKAN
 #include "backends/vulkan/vulkan.h"
@@ -352,11 +353,5 @@ int main(void) {
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_list_is_not_stale);
     tcase_add_loop_test(tests, test_masked_device, 0, NUM_MASKS);
-    Suite *suite = suite_create("masked");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("masked", tests);
 }

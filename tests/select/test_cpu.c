@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/ops/cases.h"
 
 static const lk_kernel *row_called(const lk_kernel *rows, int num_rows, lk_op op, const char *isa) {
@@ -111,14 +112,8 @@ START_TEST(test_masked_features) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("cpu");
     TCase *tests = tcase_create("cpu");
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, test_masked_features);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("cpu", tests);
 }

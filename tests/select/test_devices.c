@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "dispatch/session.h"
+#include "tests/common/runner.h"
 
 static lk_context *new_context(void) {
     lk_context *context;
@@ -205,7 +206,6 @@ START_TEST(test_probe) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("devices");
     TCase *tests = tcase_create("devices");
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, test_patterns);
@@ -215,10 +215,5 @@ int main(void) {
     tcase_add_test(tests, test_auto_by_the_graph);
     tcase_add_test(tests, test_open_fails);
     tcase_add_test(tests, test_probe);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("devices", tests);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 
 enum { FEATURE_A = 1, FEATURE_B = 2, FEATURE_C = 4 };
 
@@ -259,7 +260,6 @@ START_TEST(test_rows_of_all_backends) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("select");
     TCase *tests = tcase_create("select");
     tcase_add_test(tests, test_lowest_cost_then_row_order);
     tcase_add_test(tests, test_required_features);
@@ -270,10 +270,5 @@ int main(void) {
     tcase_add_test(tests, test_not_allowed);
     tcase_add_test(tests, test_reference_rows);
     tcase_add_test(tests, test_rows_of_all_backends);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("select", tests);
 }

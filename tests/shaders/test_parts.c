@@ -7,6 +7,7 @@
 
 #include "backends/shaders/rows.h"
 #include "dispatch/node_case.h"
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 static const lk_kernel rows[] = {
@@ -187,15 +188,9 @@ END_TEST
 int main(void) {
     int num_backends;
     lk_backends(&num_backends);
-    Suite *suite = suite_create("parts");
     TCase *tests = tcase_create("parts");
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_parts_are_the_whole);
     tcase_add_loop_test(tests, test_same_bits, 0, num_backends);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("parts", tests);
 }

@@ -206,5 +206,5 @@ static void add(TCase *cases) {
 }
 
 int main(void) {
-    return run_suite("batch", text_setup, text_teardown, add);
+    return run_text_case("batch", text_setup, text_teardown, add);
 }

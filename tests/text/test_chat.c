@@ -84,5 +84,5 @@ static void add(TCase *cases) {
 }
 
 int main(void) {
-    return run_suite("chat", text_setup, text_teardown, add);
+    return run_text_case("chat", text_setup, text_teardown, add);
 }

@@ -402,5 +402,5 @@ static void add(TCase *cases) {
 }
 
 int main(void) {
-    return run_suite("dataset", dataset_setup, dataset_teardown, add);
+    return run_text_case("dataset", dataset_setup, dataset_teardown, add);
 }

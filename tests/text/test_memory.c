@@ -102,5 +102,5 @@ static void add(TCase *cases) {
 }
 
 int main(void) {
-    return run_suite("memory", text_setup, text_teardown, add);
+    return run_text_case("memory", text_setup, text_teardown, add);
 }

@@ -1,4 +1,5 @@
 #include "text_test.h"
+#include "tests/common/runner.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -121,16 +122,10 @@ void assert_ids(const json_t *expected, const lk_ids *ids, const char *what) {
     }
 }
 
-int run_suite(const char *name, void (*setup)(void), void (*teardown)(void), void (*add)(TCase *)) {
-    Suite *suite = suite_create(name);
+int run_text_case(const char *name, void (*setup)(void), void (*teardown)(void), void (*add)(TCase *)) {
     TCase *cases = tcase_create(name);
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_set_timeout(cases, 120);
     add(cases);
-    suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_case(name, cases);
 }

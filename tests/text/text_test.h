@@ -43,6 +43,6 @@ void assert_ids(const json_t *expected, const lk_ids *ids, const char *what);
 const char *path_of(const char *name);
 const char *write_text(const char *name, const char *text);
 char *read_text(const char *path, size_t *size); /* free() it */
-int run_suite(const char *name, void (*setup)(void), void (*teardown)(void), void (*add)(TCase *));
+int run_text_case(const char *name, void (*setup)(void), void (*teardown)(void), void (*add)(TCase *));
 
 #endif

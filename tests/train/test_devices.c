@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/train/trainer.h"
+#include "tests/common/runner.h"
 
 static const char *const devices[] = {"cpu", "reference", "opencl", "vulkan", "cuda"};
 
@@ -193,16 +194,10 @@ START_TEST(test_losses_with_dropout) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("devices");
     TCase *tests = tcase_create("devices");
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_initial_values);
     tcase_add_test(tests, test_dropout);
     tcase_add_test(tests, test_losses_with_dropout);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("devices", tests);
 }

@@ -6,6 +6,7 @@
 
 #include "core/train/logits.h"
 #include "core/train/stop_text.h"
+#include "tests/common/runner.h"
 #include "tests/train/fixture.h"
 
 START_TEST(test_repetition_penalty_pushes_both_signs_down) {
@@ -311,7 +312,6 @@ START_TEST(test_each_prompt_has_its_adapter) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("generate");
     TCase *tests = tcase_create("generate");
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, test_repetition_penalty_pushes_both_signs_down);
@@ -322,10 +322,5 @@ int main(void) {
     tcase_add_test(tests, test_beams_find_likelier_texts);
     tcase_add_test(tests, test_each_prompt_has_its_adapter);
     tcase_add_test(tests, test_options_are_checked);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_case("generate", tests);
 }

@@ -8,6 +8,7 @@
 #include "core/base/json.h"
 #include "core/formats/safetensors.h"
 #include "core/train/trainer.h"
+#include "tests/common/runner.h"
 
 /* Two correct fp32 implementations differ by about 1e-6 in a loss and 1e-5 in a gradient (tests/data/golden/README.md);
  * leaving out any feature moves a loss by 1e-3. */
@@ -523,9 +524,5 @@ int main(void) {
     tcase_set_timeout(again, 600);
     tcase_add_loop_test(again, test_recomputation_changes_nothing, 0, (int)LK_COUNT(runs));
     suite_add_tcase(suite, again);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_suite(suite);
 }

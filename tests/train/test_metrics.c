@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "core/train/metrics.h"
+#include "tests/common/runner.h"
 
 START_TEST(test_two_classes_score_class_one) {
     const int64_t confusion[] = {50, 10, 5, 35}; /* class by prediction */
@@ -37,15 +38,9 @@ START_TEST(test_nothing_counted) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("metrics");
     TCase *tests = tcase_create("metrics");
     tcase_add_test(tests, test_two_classes_score_class_one);
     tcase_add_test(tests, test_a_class_that_is_nowhere_counts_as_zero);
     tcase_add_test(tests, test_nothing_counted);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_case("metrics", tests);
 }

@@ -9,6 +9,7 @@
 #include <signal.h>
 
 #include "core/base/json.h"
+#include "tests/common/runner.h"
 #include "tests/train/fixture.h"
 
 static double train(fixture *self, int steps) {
@@ -264,7 +265,6 @@ START_TEST(test_a_memory_budget_is_kept) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("trainer");
     TCase *tests = tcase_create("trainer");
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_two_runs_are_bit_identical);
@@ -277,10 +277,5 @@ int main(void) {
     tcase_add_test(tests, test_a_full_disk_leaves_the_earlier_files_whole);
     tcase_add_test(tests, test_options_are_checked);
     tcase_add_test(tests, test_a_memory_budget_is_kept);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("trainer", tests);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/train/sample.h"
+#include "tests/common/runner.h"
 #include "tests/train/fixture.h"
 
 static void train(fixture *self, int steps) {
@@ -228,7 +229,6 @@ START_TEST(test_a_plan_can_be_read) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("use");
     TCase *tests = tcase_create("use");
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_evaluation_counts_every_target_once);
@@ -237,10 +237,5 @@ int main(void) {
     tcase_add_test(tests, test_a_merged_model_equals_base_plus_adapter);
     tcase_add_test(tests, test_an_adapter_comes_back_as_it_was);
     tcase_add_test(tests, test_a_plan_can_be_read);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("use", tests);
 }

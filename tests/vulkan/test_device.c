@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "tests/common/fixture.h"
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 #ifdef LK_HAS_VULKAN
@@ -534,7 +535,6 @@ int main(int argc, char **argv) {
         return 77;
     }
     lk_context_destroy(context);
-    Suite *suite = suite_create("vulkan device");
     TCase *tests = tcase_create("device");
     tcase_set_timeout(tests, 120);
     tcase_add_checked_fixture(tests, setup, teardown);
@@ -543,12 +543,7 @@ int main(int argc, char **argv) {
     } else {
         add_tests(tests);
     }
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("vulkan device", tests);
 }
 #else
 int main(void) {

@@ -5,6 +5,7 @@
 
 #include "backends/shaders/launch.h"
 #include "backends/vulkan/hazards.h"
+#include "tests/common/runner.h"
 
 static lk_context *context;
 static lk_vk_hazards hazards;
@@ -99,16 +100,10 @@ static void teardown(void) {
 }
 
 int main(void) {
-    Suite *suite = suite_create("vulkan hazards");
     TCase *tests = tcase_create("hazards");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, test_hazards);
     tcase_add_test(tests, test_one_launch_has_no_hazard_with_itself);
     tcase_add_test(tests, test_too_much_is_an_error);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("vulkan hazards", tests);
 }

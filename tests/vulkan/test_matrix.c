@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/common/runner.h"
 #include "tests/ops/harness.h"
 
 #ifdef LK_HAS_VULKAN
@@ -309,12 +310,7 @@ int main(void) {
         tcase_add_loop_test(tests, test_emulated, 0, 4);
         tcase_add_loop_test(tests, test_range, 0, 3);
     }
-    Suite *suite = suite_create("matrix");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int failed = run_case("matrix", tests);
     return failed > 0 ? EXIT_FAILURE : runs ? EXIT_SUCCESS : 77;
 }
 #else
