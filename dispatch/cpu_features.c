@@ -48,8 +48,32 @@ lk_status lk_cpu_features_parse(lk_context *context, const char *list, uint64_t 
     return LK_OK;
 }
 
+static uint64_t bit_if(bool there, uint64_t bit) {
+    return there ? bit : 0;
+}
+
+/* Bits as Intel's manual numbers them (volume 2A, CPUID; volume 1, 13.2: XCR0): 1-2 SSE and AVX, 5-7 AVX-512, 17-18
+ * tiles. */
+uint64_t lk_x86_features(const lk_x86_identity *x) {
+    bool avx = (x->saved & 0x6) == 0x6, avx512 = avx && (x->saved & 0xe0) == 0xe0;
+    uint64_t bits = bit_if(avx && (x->leaf1_c & 1u << 12), LK_CPU_BIT(FMA)) |
+                    bit_if(avx && (x->leaf1_c & 1u << 29), LK_CPU_BIT(F16C)) |
+                    bit_if(avx && (x->leaf7_b & 1u << 5), LK_CPU_BIT(AVX2)) |
+                    bit_if(avx512 && (x->leaf7_b & 1u << 16), LK_CPU_BIT(AVX512F)) |
+                    bit_if(avx512 && (x->leaf7_b & 1u << 17), LK_CPU_BIT(AVX512DQ)) |
+                    bit_if(avx512 && (x->leaf7_b & 1u << 30), LK_CPU_BIT(AVX512BW)) |
+                    bit_if(avx512 && (x->leaf7_b & 1u << 31), LK_CPU_BIT(AVX512VL)) |
+                    bit_if(avx512 && (x->leaf7_c & 1u << 11), LK_CPU_BIT(AVX512_VNNI)) |
+                    bit_if(avx512 && (x->leaf7_1_a & 1u << 5), LK_CPU_BIT(AVX512_BF16));
+    bool tiles = (x->saved & 0x60000) == 0x60000 && (x->leaf7_d & 1u << 24) != 0;
+    if (tiles && x->permits_tiles()) {
+        bits |= LK_CPU_BIT(AMX_TILE) | bit_if(x->leaf7_d & 1u << 22, LK_CPU_BIT(AMX_BF16));
+    }
+    return bits;
+}
+
 #if defined(PROBE_X86)
-/* Which register files the operating system saves: bits 1-2 SSE and AVX, 5-7 AVX-512, 17-18 AMX tiles. */
+/* XCR0 */
 static uint64_t saved_registers(void) {
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -72,41 +96,23 @@ static bool tiles_permitted(void) {
 }
 
 static uint64_t detect(void) {
+    lk_x86_identity identity = {.permits_tiles = tiles_permitted};
     uint32_t a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) {
         return 0;
     }
-    uint64_t saved = saved_registers();
-    bool avx = (saved & 0x6) == 0x6, avx512 = avx && (saved & 0xe0) == 0xe0, tiles = (saved & 0x60000) == 0x60000;
-    uint64_t bits = 0;
-    if (avx && (c & (1u << 12))) {
-        bits |= LK_CPU_BIT(FMA);
+    identity.leaf1_c = c;
+    identity.saved = saved_registers();
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        uint32_t leaves = a;
+        identity.leaf7_b = b;
+        identity.leaf7_c = c;
+        identity.leaf7_d = d;
+        if (leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) {
+            identity.leaf7_1_a = a;
+        }
     }
-    if (avx && (c & (1u << 29))) {
-        bits |= LK_CPU_BIT(F16C);
-    }
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-        return bits;
-    }
-    uint32_t leaves = a;
-    if (avx && (b & (1u << 5))) {
-        bits |= LK_CPU_BIT(AVX2);
-    }
-    if (avx512) {
-        bits |= b & (1u << 16) ? LK_CPU_BIT(AVX512F) : 0;
-        bits |= b & (1u << 17) ? LK_CPU_BIT(AVX512DQ) : 0;
-        bits |= b & (1u << 30) ? LK_CPU_BIT(AVX512BW) : 0;
-        bits |= b & (1u << 31) ? LK_CPU_BIT(AVX512VL) : 0;
-        bits |= c & (1u << 11) ? LK_CPU_BIT(AVX512_VNNI) : 0;
-    }
-    if (tiles && (d & (1u << 24)) && tiles_permitted()) {
-        bits |= LK_CPU_BIT(AMX_TILE);
-        bits |= d & (1u << 22) ? LK_CPU_BIT(AMX_BF16) : 0;
-    }
-    if (leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && avx512 && (a & (1u << 5))) {
-        bits |= LK_CPU_BIT(AVX512_BF16);
-    }
-    return bits;
+    return lk_x86_features(&identity);
 }
 #elif defined(PROBE_AARCH64)
 static uint64_t detect(void) {

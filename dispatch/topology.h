@@ -22,6 +22,15 @@ lk_status lk_cpu_features_parse(lk_context *context, const char *list, uint64_t 
  * or a user takes instruction sets away. A name that does not exist there is an error. */
 lk_status lk_cpu_features_probe(lk_context *context, uint64_t *out);
 
+/* What an x86-64 processor and its operating system say; apart from asking them, so that tests can make processors up.
+ */
+typedef struct lk_x86_identity {
+    uint32_t leaf1_c, leaf7_b, leaf7_c, leaf7_d, leaf7_1_a; /* registers of CPUID; leaf 7 is subleaf 0, leaf7_1 its 1 */
+    uint64_t saved;                                         /* XCR0: the registers that are saved; 0: none */
+    bool (*permits_tiles)(void); /* asks the system for the tile registers, only if there are any */
+} lk_x86_identity;
+uint64_t lk_x86_features(const lk_x86_identity *identity);
+
 typedef struct lk_topology_info {
     char name[128]; /* the processor, as it calls itself */
     int packages;   /* sockets */

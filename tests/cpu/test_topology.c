@@ -57,6 +57,50 @@ START_TEST(test_features_can_be_taken_away) {
 }
 END_TEST
 
+static int asked;
+static bool permitted(void) {
+    asked++;
+    return true;
+}
+
+static bool forbidden(void) {
+    asked++;
+    return false;
+}
+
+/* A Sapphire Rapids, then with less of it. */
+START_TEST(test_x86_processors) {
+    const lk_x86_identity whole = {1u << 12 | 1u << 29,
+                                   1u << 5 | 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31,
+                                   1u << 11,
+                                   1u << 22 | 1u << 24,
+                                   1u << 5,
+                                   0x602e7,
+                                   permitted};
+    const uint64_t vectors = LK_CPU_AVX512BF16_FEATURES | LK_CPU_BIT(AVX512_VNNI);
+    ck_assert_uint_eq(lk_x86_features(&whole), vectors | LK_CPU_AMXBF16_FEATURES);
+    ck_assert_int_eq(asked, 1);
+    lk_x86_identity less = whole;
+    less.permits_tiles = forbidden; /* an old kernel, or a filter of system calls */
+    ck_assert_uint_eq(lk_x86_features(&less), vectors);
+    ck_assert_int_eq(asked, 2);
+    less.saved = 0x202e7; /* one of the tiles' two parts is not saved: not even asked for */
+    ck_assert_uint_eq(lk_x86_features(&less), vectors);
+    less.saved = 0x602e7;
+    less.leaf7_d = 1u << 22; /* bf16 without tiles */
+    ck_assert_uint_eq(lk_x86_features(&less), vectors);
+    ck_assert_int_eq(asked, 2);
+    less = whole;
+    less.leaf7_d = 1u << 24; /* tiles for integers alone */
+    ck_assert_uint_eq(lk_x86_features(&less), vectors | LK_CPU_BIT(AMX_TILE));
+    less.leaf7_1_a = 0;
+    less.saved = 0x7; /* a system that saves AVX and no more */
+    ck_assert_uint_eq(lk_x86_features(&less), LK_CPU_AVX2_FEATURES);
+    less.saved = 0x3;
+    ck_assert_uint_eq(lk_x86_features(&less), 0);
+}
+END_TEST
+
 /* The kernel chosen for one node, as a function of the features alone. */
 static const char *chosen_with(uint64_t features) {
     int count;
@@ -119,6 +163,7 @@ int main(void) {
     tcase_add_test(tests, test_topology_is_plausible);
     tcase_add_test(tests, test_feature_lists);
     tcase_add_test(tests, test_features_can_be_taken_away);
+    tcase_add_test(tests, test_x86_processors);
     tcase_add_test(tests, test_selection_follows_the_features);
     tcase_add_test(tests, test_open_checks_its_options);
     return run_case("topology", tests);
