@@ -77,7 +77,10 @@ static int run_script(command *self, const char *script, const char *json) {
         "--targets",  self->targets, "--dtype",    cli_dtype_names[self->dtype],
         "--device",   self->device,  "--variants", self->variants,
         "--json",     json};
-    int count = 24;
+    int count = 0;
+    while (argv[count] != NULL) {
+        count++;
+    }
     if (self->threads > 0) {
         argv[count++] = "--threads";
         argv[count++] = number[5];

@@ -96,7 +96,7 @@ cat >"$json" <<'JSON'
  "pytorch fp32": {"tokens_per_second": 150, "spread": 0.02, "peak_bytes": 4000, "wall_seconds": 3, "losses": [2.0, 1.25]}}}
 JSON
 END
-run 0 bench compare --python sh --script compare.py --model m --json c.json --html c.html
+run 0 bench compare --python sh --script compare.py --model m --threads 2 --text t --json c.json --html c.html
 has 'its table'
 close "$(number lorikeet_speed c.json)" 2 || fail "$what: not twice as fast"
 close "$(number lorikeet_memory c.json)" 0.25 || fail "$what: not a quarter of the memory"
