@@ -68,9 +68,11 @@ LK_CPU_EACH_PRODUCT_ISA(LK_CPU_DECLARE_CONVERT, )
 #if defined(__GNUC__) || defined(__clang__)
 #define LK_CPU_INLINE static inline __attribute__((always_inline))
 #define LK_CPU_UNROLL _Pragma("GCC unroll 16")
+#define LK_CPU_PREFETCH(address) __builtin_prefetch(address)
 #else
 #define LK_CPU_INLINE static inline
 #define LK_CPU_UNROLL
+#define LK_CPU_PREFETCH(address) ((void)(address))
 #endif
 
 #endif

@@ -12,11 +12,11 @@ static inline int64_t lk_cpu_chunks(const lk_tensor *tensor) {
 }
 
 /* LINEAR_CROSS_ENTROPY works on blocks of tokens whose logits take at most 48 MB. 48 is a multiple of every tile. */
-enum { LK_CPU_LOSS_COLUMNS = 48 };
+enum { LK_CPU_LOSS_COLUMNS = 48, LK_CPU_LOSS_PANELS = 10 };
 static inline int64_t lk_cpu_loss_block(int64_t tokens, int64_t vocab_size) {
     int64_t most = LK_MAX((int64_t)(48 << 20) / LK_MAX(vocab_size * 4, (int64_t)1) / LK_CPU_LOSS_COLUMNS, (int64_t)1);
     int64_t panels = (tokens + LK_CPU_LOSS_COLUMNS - 1) / LK_CPU_LOSS_COLUMNS;
-    return LK_MAX(LK_MIN(LK_MIN(most, (int64_t)10), panels), (int64_t)1) * LK_CPU_LOSS_COLUMNS;
+    return LK_MAX(LK_MIN(LK_MIN(most, (int64_t)LK_CPU_LOSS_PANELS), panels), (int64_t)1) * LK_CPU_LOSS_COLUMNS;
 }
 
 /* Into how many parts it cuts the vocabulary; each has its own sums. */

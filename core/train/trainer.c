@@ -96,7 +96,7 @@ static lk_status build_micro(lk_trainer *trainer, lk_graph *graph) {
     /* the CPU's kernels alone read 16 bits everywhere; elsewhere activations stay fp32 */
     if (trainer->model->dtype == LK_DTYPE_BF16 &&
         strcmp(lk_session_main_device(trainer->model->session)->caps.backend, "cpu") == 0) {
-        LK_TRY(lk_pass_narrow_saved(graph, trainer->loss));
+        LK_TRY(lk_pass_narrow(graph, trainer->loss));
     }
     return trainer->recompute != LK_RECOMPUTE_NONE
                ? lk_pass_recompute(graph, trainer->loss, trainer->recompute, &trainer->recompute_cost)

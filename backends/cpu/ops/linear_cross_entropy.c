@@ -22,9 +22,18 @@ _Static_assert(LK_CPU_LOSS_COLUMNS % TILE_COLUMNS == 0, "whole tiles");
  * bf16, since each slice is one more pass over dx. */
 enum { SLICE = 128, SLICE_FLOATS = LK_CPU_WORKER_BYTES / 2 / 4 };
 
+/* A slice's gradients in pairs, and the same gathered, share half a worker's memory. */
+enum { BLOCK = LK_CPU_LOSS_PANELS * LK_CPU_LOSS_COLUMNS };
+_Static_assert(SLICE * (BLOCK + BLOCK + TILE_PAIR_ROWS) <= SLICE_FLOATS, "a block's gradients fit");
+
+/* W and the logits come from memory, row after row, but a processor looks ahead within a page only: rows asked for in
+ * advance. */
+enum { AHEAD = 8 };
+
 typedef struct loss_job {
     const lk_cpu_call *call;
-    int64_t width, vocab_size, stride, parts; /* stride: of a row of logits */
+    int64_t width, vocab_size, parts;
+    int64_t stride; /* of a row of logits: the block's tokens, filled up to whole vectors */
     int64_t count;                            /* tokens of this block */
     const int32_t *tokens;                    /* which ones */
     float *logits, *x, *maxima, *sums, *lse, *shares;
@@ -63,6 +72,7 @@ static void pack_weight_pairs(const loss_job *job, int64_t first, int64_t rows, 
         const uint16_t *even = weight + 2 * i * job->width;
         const uint16_t *odd = 2 * i + 1 < rows ? even + job->width : NULL;
         for (int64_t h = 0; h < job->width; h += VF_WIDTH) {
+            LK_CPU_PREFETCH(even + AHEAD * job->width + 2 * h);
             uint32_t *to = packed + h / TILE_COLUMNS * TILE_COLUMNS * pairs + i * TILE_COLUMNS + h % TILE_COLUMNS;
             if (h < whole) {
                 vp_store(to, vp_join(even + h, odd != NULL ? odd + h : zeros));
@@ -83,6 +93,8 @@ static void gradient_pairs(const loss_job *job, int64_t first, int64_t rows, uin
     for (int64_t i = 0; i < rows; i += 2) {
         const float *even = job->logits + (first + i) * job->stride, *odd = i + 1 < rows ? even + job->stride : NULL;
         for (int64_t t = 0; t < job->stride; t += VF_WIDTH) {
+            LK_CPU_PREFETCH(even + AHEAD * job->stride + t);
+            LK_CPU_PREFETCH(even + (AHEAD + 1) * job->stride + t);
             vf lse = vf_load(job->lse + t), low = vf_exp(vf_sub(vf_load(even + t), lse));
             vf high = odd != NULL ? vf_exp(vf_sub(vf_load(odd + t), lse)) : vf_zero();
             vp_store(pairs + i / 2 * job->stride + t, vp_round(vf_mul(scale, low), vf_mul(scale, high)));
@@ -98,25 +110,29 @@ static void gradient_pairs(const loss_job *job, int64_t first, int64_t rows, uin
     }
 }
 
-/* dx of the part += the gradients of its logits, in pairs, times its rows of W. */
-static void add_share_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *packed, uint32_t *gradients,
+/* dx of the part += the gradients of its logits, in pairs, times its rows of W. A panel of W stays in the innermost
+ * cache while all tokens pass. */
+static void add_share_pairs(const loss_job *job, int64_t first, int64_t rows, uint32_t *packed, uint32_t *memory,
                             float *share) {
-    int64_t pairs = (rows + 1) / 2, columns = job->width;
-    uint32_t gathered[SLICE * TILE_PAIR_ROWS];
+    int64_t pairs = (rows + 1) / 2, columns = job->width, block = TILE_PAIR_ROWS * tile_gathered_pairs(pairs);
+    const uint32_t *gathered = memory + pairs * job->stride;
+    tile_job tile_of = {.num_segments = 1, .c_row = columns, .addend_row = columns, .padded = true};
     pack_weight_pairs(job, first, rows, packed);
-    gradient_pairs(job, first, rows, gradients);
+    gradient_pairs(job, first, rows, memory);
     for (int64_t t = 0; t < job->count; t += TILE_PAIR_ROWS) {
-        int count = (int)LK_MIN(job->count - t, (int64_t)TILE_PAIR_ROWS);
-        tile_job tile_of = {.num_segments = 1, .c_row = columns, .addend_row = columns, .padded = true};
-        tile_gather(gradients + t, job->stride, count, pairs, gathered, &tile_of);
-        tile_of.segments[0].b_k = TILE_COLUMNS;
-        tile_of.segments[0].k = pairs;
-        for (int64_t h = 0; h < columns; h += TILE_COLUMNS) {
-            tile_of.columns = (int)LK_MIN(columns - h, (int64_t)TILE_COLUMNS);
-            tile_of.segments[0].b = (const float *)(const void *)(packed + h * pairs);
+        tile_gather(memory + t, job->stride, (int)LK_MIN(job->count - t, (int64_t)TILE_PAIR_ROWS), pairs,
+                    memory + pairs * job->stride + t / TILE_PAIR_ROWS * block, &tile_of);
+    }
+    tile_of.segments[0].b_k = TILE_COLUMNS;
+    tile_of.segments[0].k = pairs;
+    for (int64_t h = 0; h < columns; h += TILE_COLUMNS) {
+        tile_of.columns = (int)LK_MIN(columns - h, (int64_t)TILE_COLUMNS);
+        tile_of.segments[0].b = (const float *)(const void *)(packed + h * pairs);
+        for (int64_t t = 0; t < job->count; t += TILE_PAIR_ROWS) {
+            tile_of.pairs[0] = (const uint16_t *)(const void *)(gathered + t / TILE_PAIR_ROWS * block);
             tile_of.addend = share + t * columns + h;
             tile_of.c = share + t * columns + h;
-            tile(count, &tile_of);
+            tile((int)LK_MIN(job->count - t, (int64_t)TILE_PAIR_ROWS), &tile_of);
         }
     }
 }
@@ -164,7 +180,8 @@ static void add_to_sums(const loss_job *job, int64_t first, int64_t rows, float 
 /* Rows [v, v + rows) of the logits: W's rows are the A of the product, as they stand. */
 static void logits_of_pairs(const loss_job *job, const uint16_t *weight, int64_t rows, int64_t v) {
     for (int64_t t = 0; t < job->stride; t += TILE_COLUMNS) {
-        tile_job tile_of = {.num_segments = 1, .c_row = job->stride, .columns = TILE_COLUMNS, .padded = true};
+        tile_job tile_of = {.num_segments = 1, .c_row = job->stride, .padded = true};
+        tile_of.columns = (int)LK_MIN(job->stride - t, (int64_t)TILE_COLUMNS);
         tile_of.segments[0] =
             (tile_segment){NULL, job->width, 2, job->x + t * job->width, TILE_COLUMNS, job->width / 2};
         for (int64_t i = 0; i < rows; i += TILE_PAIR_ROWS) {
@@ -193,7 +210,8 @@ static void logits_task(void *argument, int task, int worker) {
             const float *weight = weight_rows(job, v, rows, lk_cpu_worker_memory(job->call, worker));
             for (int64_t t = 0; t < job->stride; t += TILE_COLUMNS) {
                 tile_segment segment = {weight, job->width, 1, job->x + t * job->width, TILE_COLUMNS, job->width};
-                tile_block(rows, TILE_COLUMNS, segment, true, false, job->logits + v * job->stride + t, job->stride);
+                tile_block(rows, LK_MIN(job->stride - t, (int64_t)TILE_COLUMNS), segment, true, false,
+                           job->logits + v * job->stride + t, job->stride);
             }
         }
         add_to_sums(job, v, rows, maxima, sums);
@@ -341,14 +359,12 @@ void LK_CPU(linear_cross_entropy)(const lk_cpu_call *call) {
 #if VF_PAIRS
     job.pairs = can_pair(&job);
 #endif
-    /* as few blocks as there must be, and those alike */
-    int64_t blocks = LK_MAX((counted + block - 1) / block, (int64_t)1), size = (counted + blocks - 1) / blocks;
     double loss = 0.0;
-    for (int64_t first = 0; first < counted; first += size) {
+    for (int64_t first = 0; first < counted; first += block) { /* whole panels but for the last: nothing is padded */
         job.tokens = list + first;
-        job.count = LK_MIN(size, counted - first);
-        job.stride = (job.count + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
-        lk_pool_run(call->pool, pack_task, &job, (int)(job.stride / TILE_COLUMNS));
+        job.count = LK_MIN(block, counted - first);
+        job.stride = (job.count + VF_WIDTH - 1) / VF_WIDTH * VF_WIDTH;
+        lk_pool_run(call->pool, pack_task, &job, (int)((job.stride + TILE_COLUMNS - 1) / TILE_COLUMNS));
         lk_pool_run(call->pool, logits_task, &job, (int)job.parts);
         loss += join(&job);
         if (call->outputs[1] != NULL) {

@@ -75,6 +75,14 @@ static inline float element_as(const void *p, lk_dtype dtype) {
     return dtype == LK_DTYPE_BF16 ? lk_bf16_to_f32(bits) : lk_f16_to_f32(bits);
 }
 
+/* Rows of a panel lie far apart in B, where a processor does not look ahead: asked for some rows in advance. */
+enum { AHEAD = 8 };
+static inline void prefetch_row(const void *row, int bytes) {
+    LK_CPU_PREFETCH(row);
+    LK_CPU_PREFETCH((const char *)row + 64);
+    LK_CPU_PREFETCH((const char *)row + bytes - 1);
+}
+
 /* Rows of B stand one after the other in the panel: columns [column, column + columns), padded with zeros to whole
  * vectors. */
 static void pack_rows(const lk_cpu_term *term, int64_t first_k, int64_t k, int64_t column, int columns, float *panel) {
@@ -138,6 +146,10 @@ static void pack_pairs_rows(const lk_cpu_term *term, int64_t first_k, int64_t k,
     int whole = columns / VF_WIDTH * VF_WIDTH;
     for (int64_t p = 0; p < k; p += 2, b += 2 * term->b_k, panel += TILE_COLUMNS) {
         bool last = p + 1 == k;
+        if (p + AHEAD + 1 < k) {
+            prefetch_row(b + AHEAD * term->b_k, 2 * columns);
+            prefetch_row(b + (AHEAD + 1) * term->b_k, 2 * columns);
+        }
         for (int j = 0; j < whole; j += VF_WIDTH) {
             vp_store(panel + j, vp_join(b + j, last ? zeros : b + term->b_k + j));
         }

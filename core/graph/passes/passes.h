@@ -10,8 +10,9 @@ lk_status lk_pass_dead_code(lk_graph *graph);
 lk_status lk_pass_fuse_accumulation(lk_graph *graph);
 /* Chooses per LoRA linear between (x A') B' and x (W + scale B A)' by the number of operations. */
 lk_status lk_pass_lora_order(lk_graph *graph);
-/* Tensors of the forward pass, up to the node that makes `loss`, that the backward pass reads become bf16. */
-lk_status lk_pass_narrow_saved(lk_graph *graph, const lk_tensor *loss);
+/* Tensors of the forward pass, up to the node that makes `loss`, that the backward pass reads become bf16, and so do
+ * gradients that only products with 16-bit weights read. */
+lk_status lk_pass_narrow(lk_graph *graph, const lk_tensor *loss);
 
 typedef struct lk_recompute_cost {
     int32_t nodes;            /* computed a second time */
