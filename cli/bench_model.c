@@ -15,7 +15,6 @@ void bench_model_init(bench_model *model, cli_workspace *workspace) {
 }
 
 void bench_model_options(bench_model *model, cli_options *options) {
-    static const char *const levels[] = {"none", "cheap", "products", "layers", NULL};
     static const char *sizes[32];
     for (int i = 0; i < 31 && lk_bench_models()[i].name != NULL; i++) {
         sizes[i] = lk_bench_models()[i].name;
@@ -29,7 +28,8 @@ void bench_model_options(bench_model *model, cli_options *options) {
     cli_int64(options, "batch", 'b', &model->data.batch, 1, "sequences per micro-batch");
     cli_int64(options, "seq", 0, &model->data.seq, 2, "tokens per sequence");
     cli_int64(options, "steps", 0, &model->steps, 1, "to time in each run, after one that is not counted");
-    cli_choice(options, "gradient-checkpointing", 0, &model->recompute, levels, "as of 'lorikeet train'");
+    model->recompute = LK_RECOMPUTE_CHEAP;
+    cli_choice(options, "gradient-checkpointing", 0, &model->recompute, cli_recompute_names, "as of 'lorikeet train'");
 }
 
 static int write_model(bench_model *model) {

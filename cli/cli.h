@@ -62,7 +62,8 @@ typedef struct cli_workspace {
     lk_adapter *adapter;
 } cli_workspace;
 
-extern const char *const cli_dtype_names[]; /* as --dtype spells them */
+extern const char *const cli_dtype_names[];     /* as --dtype spells them */
+extern const char *const cli_recompute_names[]; /* by lk_recompute, as --gradient-checkpointing spells them */
 lk_dtype cli_dtype(int index);
 
 void cli_workspace_init(cli_workspace *workspace);

@@ -11,6 +11,7 @@
 #include "cli.h"
 
 const char *const cli_dtype_names[] = {"fp32", "bf16", "fp16", NULL};
+const char *const cli_recompute_names[] = {"none", "cheap", "products", "layers", NULL};
 
 lk_dtype cli_dtype(int index) {
     static const lk_dtype dtypes[] = {LK_DTYPE_F32, LK_DTYPE_BF16, LK_DTYPE_F16};
@@ -195,7 +196,7 @@ void cli_batch_options(lk_data_options *data, cli_options *options) {
 
 void cli_optimizer_options(lk_train_options *train, int *schedule, int *recompute, cli_options *options) {
     static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
-    static const char *const levels[] = {"none", "cheap", "products", "layers", NULL};
+    *recompute = (int)train->recompute;
     cli_group(options, "Optimizer (AdamW):");
     cli_real(options, "lr", 0, &train->learning_rate, 0, 1e6, "learning rate at its highest");
     cli_real(options, "lr-ratio", 0, &train->learning_rate_ratio, 0, 1e6,
@@ -205,9 +206,9 @@ void cli_optimizer_options(lk_train_options *train, int *schedule, int *recomput
     cli_int64(options, "warmup", 0, &train->warmup_steps, 0, "steps over which the learning rate rises from 0");
     cli_int64(options, "accum", 0, &train->gradient_accumulation_steps, 1, "micro-batches per step");
     cli_real(options, "max-grad-norm", 0, &train->max_grad_norm, 0, 1e300, "clip the gradient to this; 0: do not");
-    cli_choice(options, "gradient-checkpointing", 0, recompute, levels,
-               "what is computed again in the backward pass instead of being kept: norms and activation functions; all "
-               "but attention and the sums between layers; all but these sums");
+    cli_choice(options, "gradient-checkpointing", 0, recompute, cli_recompute_names,
+               "what is computed again in the backward pass instead of being kept: nothing; norms and activation "
+               "functions; all but attention and the sums between layers; all but these sums");
     cli_size(options, "memory-budget", 0, &train->memory_budget,
              "SIZE such as 1G: recompute no more than needed for a step's planned memory to stay below it");
 }

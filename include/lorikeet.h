@@ -354,7 +354,7 @@ typedef enum lk_schedule { LK_SCHEDULE_CONSTANT, LK_SCHEDULE_LINEAR, LK_SCHEDULE
  * bit for bit. */
 typedef enum lk_recompute {
     LK_RECOMPUTE_NONE,
-    LK_RECOMPUTE_CHEAP,    /* norms and activation functions */
+    LK_RECOMPUTE_CHEAP, /* norms and activation functions: some 0.1 % of the arithmetic for a quarter of activations */
     LK_RECOMPUTE_PRODUCTS, /* all but attention and the sums between layers */
     LK_RECOMPUTE_LAYERS    /* all but the sums between layers: gradient checkpointing */
 } lk_recompute;
@@ -370,7 +370,7 @@ typedef struct lk_train_options {
     int64_t gradient_accumulation_steps;        /* micro-batches per step, default 1 */
     double max_grad_norm;                       /* 0: no clipping; default 0 */
     uint64_t seed;                              /* of dropout */
-    lk_recompute recompute;                     /* at least this; default LK_RECOMPUTE_NONE */
+    lk_recompute recompute;                     /* at least this; default LK_RECOMPUTE_CHEAP */
     /* > 0: the least recomputation with which a step's planned memory (lk_memory_report.total) is at most this many
      * bytes; an error where there is none. Default 0 */
     int64_t memory_budget;

@@ -14,7 +14,8 @@ void lk_train_options_init(lk_train_options *options) {
                                   .beta2 = 0.999,
                                   .epsilon = 1e-8,
                                   .total_steps = 0,
-                                  .gradient_accumulation_steps = 1};
+                                  .gradient_accumulation_steps = 1,
+                                  .recompute = LK_RECOMPUTE_CHEAP};
 }
 
 static lk_status check_options(lk_context *context, const lk_train_options *options) {

@@ -33,9 +33,9 @@ enum { AHEAD = 8 };
 typedef struct loss_job {
     const lk_cpu_call *call;
     int64_t width, vocab_size, parts;
-    int64_t stride; /* of a row of logits: the block's tokens, filled up to whole vectors */
-    int64_t count;                            /* tokens of this block */
-    const int32_t *tokens;                    /* which ones */
+    int64_t stride;        /* of a row of logits: the block's tokens, filled up to whole vectors */
+    int64_t count;         /* tokens of this block */
+    const int32_t *tokens; /* which ones */
     float *logits, *x, *maxima, *sums, *lse, *shares;
     float scale;
     bool pairs;
