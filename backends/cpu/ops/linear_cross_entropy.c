@@ -24,7 +24,7 @@ enum { SLICE = 128, SLICE_FLOATS = LK_CPU_WORKER_BYTES / 2 / 4 };
 
 /* A slice's gradients in pairs, and the same gathered, share half a worker's memory. */
 enum { BLOCK = LK_CPU_LOSS_PANELS * LK_CPU_LOSS_COLUMNS };
-_Static_assert(SLICE * (BLOCK + BLOCK + TILE_PAIR_ROWS) <= SLICE_FLOATS, "a block's gradients fit");
+_Static_assert(SLICE *(BLOCK + BLOCK + TILE_PAIR_ROWS) <= SLICE_FLOATS, "a block's gradients fit");
 
 /* W and the logits come from memory, row after row, but a processor looks ahead within a page only: rows asked for in
  * advance. */
