@@ -222,54 +222,16 @@ static void reload(golden *self) {
     ck_assert_int_eq(system(command), 0);
 }
 
-/* Ops that devices do not have yet and hand to the CPU, with the reason. A row that is no longer true is a failure. */
-static const struct {
-    const char *device;
-    lk_op op;
-    const char *why;
-} expected_fallbacks[] = {
-#define FALLBACK(op, why)                       \
-    {"opencl", op, why}, {"vulkan", op, why}, { \
-        "cuda", op, why                         \
-    }
-    FALLBACK(LK_OP_CAYLEY, "it solves small systems, for which shaders/ has no kernel yet"),
-    FALLBACK(LK_OP_CAYLEY_BACKWARD, "it solves small systems, for which shaders/ has no kernel yet"),
-#undef FALLBACK
-};
-
-static bool is_expected(const char *device, lk_op op) {
-    for (size_t i = 0; i < LK_COUNT(expected_fallbacks); i++) {
-        if (expected_fallbacks[i].op == op && strcmp(expected_fallbacks[i].device, device) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-START_TEST(test_expected_fallbacks_are_still_true) {
-    for (size_t i = 0; i < LK_COUNT(expected_fallbacks); i++) {
-        const lk_backend *backend = lk_backend_find(expected_fallbacks[i].device);
-        int count = 0;
-        const lk_kernel *rows = backend != NULL ? backend->kernels(&count) : NULL;
-        for (int r = 0; r < count; r++) {
-            ck_assert_msg(rows[r].op != expected_fallbacks[i].op, "%s has a row of %s now: take it off the list",
-                          expected_fallbacks[i].device, lk_op_name(rows[r].op));
-        }
-    }
-}
-END_TEST
-
-/* Every command of a step runs on the device that was asked for: nothing falls back that is not listed above. */
+/* Every command of a step runs on the device that was asked for. */
 static void check_placements(const golden *self, const char *device) {
     const lk_program *const programs[] = {self->trainer->micro, self->trainer->update};
     for (size_t p = 0; p < LK_COUNT(programs); p++) {
         ck_assert_int_gt(lk_program_num_commands(programs[p]), 0);
         for (int32_t i = 0; i < lk_program_num_commands(programs[p]); i++) {
             lk_placement placement = lk_program_placement(programs[p], i);
-            bool expected = is_expected(device, placement.node->op);
-            ck_assert_msg(expected || strcmp(placement.device->caps.backend, device) == 0,
-                          "%s at %s runs on %s, not on %s", lk_op_name(placement.node->op), placement.node->scope,
-                          placement.device->caps.backend, device);
+            ck_assert_msg(strcmp(placement.device->caps.backend, device) == 0, "%s at %s runs on %s, not on %s",
+                          lk_op_name(placement.node->op), placement.node->scope, placement.device->caps.backend,
+                          device);
         }
     }
 }
@@ -514,7 +476,6 @@ int main(void) {
     TCase *tests = tcase_create("golden");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_training_agrees_with_pytorch, 0, (int)(LK_COUNT(runs) * LK_COUNT(devices)));
-    tcase_add_test(tests, test_expected_fallbacks_are_still_true);
     tcase_add_loop_test(tests, test_bf16_weights, 0, (int)LK_COUNT(runs));
     tcase_add_test(tests, test_bf16_on_tensor_cores);
     tcase_add_loop_test(tests, test_short_weights_elsewhere, 0, (int)LK_COUNT(runs) * 2);
