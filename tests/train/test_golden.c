@@ -459,9 +459,8 @@ START_TEST(test_logits_agree_with_pytorch) {
     for (size_t i = 0; i < count; i++) {
         float expected;
         memcpy(&expected, (const char *)stored->data + i * sizeof expected, sizeof expected);
-        double difference = fabs((double)logits[i] - (double)expected), size = fabs((double)expected);
-        worst = LK_MAX(difference, worst); /* with fmax GCC 12 for ARM fails on this loop */
-        largest = LK_MAX(size, largest);
+        worst = fmax(worst, fabs((double)logits[i] - (double)expected));
+        largest = fmax(largest, fabs((double)expected));
     }
     printf("%-36s logits %.1e of %.1f\n", runs[_i], worst, largest);
     ck_assert_double_lt(worst, 1e-4 * fmax(1.0, largest));
