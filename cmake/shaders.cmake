@@ -38,6 +38,7 @@ endif()
 set(LK_X_TYPE f32 f16 bf16 i32)
 set(LK_Y_TYPE f32 f16 bf16 i32)
 set(LK_W_TYPE f32 f16 bf16)
+set(LK_B_TYPE f16 bf16)
 
 # lk_word_choices(<variable> <shader> <entry>): what the words that the kernel depends on can be: the types named in its list
 # of buffers, FUNCTION where the text has functions, MATRIX where it has matrices, REDUCTION where it reduces rows. A list of "W_TYPE=bf16 Y_TYPE=f32"; one empty choice, "-", where
@@ -58,7 +59,7 @@ function(lk_word_choices variable shader entry)
   if(text MATCHES "LK_ROW_(SUM|REDUCE)")
     string(APPEND buffers REDUCTION)
   endif()
-  foreach(name W_TYPE X_TYPE Y_TYPE FUNCTION MATRIX REDUCTION)
+  foreach(name W_TYPE X_TYPE Y_TYPE B_TYPE FUNCTION MATRIX REDUCTION)
     if(buffers MATCHES ${name})
       set(longer)
       foreach(choice IN LISTS choices)

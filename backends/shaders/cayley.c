@@ -3,7 +3,15 @@
 
 #include "backends/shaders/rows.h"
 
-enum { MAX_INVERTED = 64 }; /* rows of a matrix that cayley_inverse holds */
+/* Rows of a matrix that cayley_inverse has room for. */
+static int32_t inverse_size(int64_t size) {
+    return size <= 32 ? 32 : 64;
+}
+
+static size_t inverse_bytes(int64_t size) {
+    size_t side = (size_t)inverse_size(size);
+    return (side + 2) * side * sizeof(float);
+}
 
 typedef struct blocks {
     lk_recorder *recorder;
@@ -35,8 +43,9 @@ static lk_binding matrices(const blocks *of, int32_t index) {
 bool lk_supports_cayley(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {
     const lk_cayley_attributes *cayley = &node->attributes.cayley;
     bool inverts = cayley->terms == 0;
-    LK_REQUIRE(why, !inverts || cayley->size <= MAX_INVERTED, "blocks of more than 64 rows are not inverted");
-    LK_REQUIRE(why, !inverts || caps->is_cpu || caps->shared_bytes >= 16896, "needs 17 KiB of shared memory");
+    LK_REQUIRE(why, !inverts || cayley->size <= 64, "blocks of more than 64 rows are not inverted");
+    LK_REQUIRE(why, !inverts || caps->is_cpu || caps->shared_bytes >= inverse_bytes(cayley->size),
+               "a block does not fit the shared memory");
     LK_REQUIRE(why, node->inputs[node->num_inputs - 1]->shape[0] <= INT32_MAX / cayley->size / cayley->size,
                "indices are 32 bits");
     return lk_supports_f32(caps, node, why);
@@ -86,6 +95,7 @@ static void multiply(const blocks *of, const lk_binding *a, const lk_binding *b,
 /* y = scale x^-1 + diagonal I */
 static void invert(const blocks *of, const lk_binding *x, double scale, double diagonal, const lk_binding *y) {
     lk_launch *launch = lk_launch_begin(of->recorder, "cayley", "cayley_inverse", lk_lanes_for_row(of->recorder->caps));
+    lk_launch_constant(launch, "SIZE", inverse_size(of->size));
     lk_launch_buffer(launch, x);
     lk_launch_buffer(launch, y);
     lk_launch_int(launch, of->size);

@@ -130,7 +130,7 @@ static void record(lk_recorder *recorder, const lk_product *p) {
     record_rounding(recorder, p, &rounded, &scales, padded_rows, pitch);
     bool emulated = (caps->features & LK_VK_MATRIX_EMULATED) != 0;
     lk_launch *launch = lk_launch_begin(recorder, "matmul_matrix", "matmul_matrix", SUBGROUPS * caps->subgroup_size);
-    lk_launch_type(launch, "W_TYPE", p->b_type);
+    lk_launch_type(launch, "B_TYPE", p->b_type);
     lk_launch_word(launch, "MATRIX", emulated ? "emulated" : "cooperative");
     lk_launch_constant(launch, "SUBGROUP", caps->subgroup_size);
     lk_launch_constant(launch, "MATRIX_M", t.matrix_m);

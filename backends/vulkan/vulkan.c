@@ -101,8 +101,9 @@ static const lk_kernel rows[] = {
     LK_ROW(row, OP, in_place, record_##row)
 #define LK_SHADER_KERNEL(row, OP, supports_function, cost_function, scratch_function, in_place, recorded) \
     LK_ROW(row, OP, in_place, recorded)
-#include "backends/shaders/kernels.def"
 #include "backends/vulkan/kernels.def"
+/* the portable rows come last */
+#include "backends/shaders/kernels.def"
 #undef LK_SHADER_KERNEL
 #undef LK_VK_SUBGROUPS
 #undef LK_VK_PRODUCTS

@@ -725,6 +725,8 @@ const op_case *op_cases(int *count) {
             add_matmul(130, 8, 200, t & 1, t & 2, t == 2, 2.0f);
             add_matmul(96, 100, 8, t & 1, t & 2, true, 1.0f);
         }
+        add_matmul(9, 20, 1100, false, false, true, 0.5f); /* long enough to be cut along K */
+        add_matmul(20, 9, 1100, true, false, false, 1.0f);
         add_linear(9, 12, 10, false);
         add_linear(70, 65, 33, true);
         add_linear(70, 128, 100, true);
@@ -763,6 +765,7 @@ const op_case *op_cases(int *count) {
         add_blocks(70, 2, 19);
         add_cayley(3, 4);
         add_cayley(2, 19);
+        add_cayley(2, 45);
         add_transpose(33, 12, 16);
         add_cross_entropy(9, 17, 12);
         add_cross_entropy(45, 515, 36);

@@ -123,6 +123,8 @@ static const lk_device_caps fakes[] = {
      .launch_seconds = 5e-6},
 };
 
+enum { MAX_ROWS = 256, RUNS_PER_ROW = 2 };
+
 typedef struct list {
     char **lines;
     int count;
@@ -159,7 +161,8 @@ static void free_list(list *self) {
 }
 
 /* What the rows say of one case. */
-static void list_case(const lk_device_caps *caps, const char *device, const op_instance *instance, list *out) {
+static void list_case(const lk_device_caps *caps, const char *device, const op_instance *instance, bool *used,
+                      list *out) {
     int num_rows, usable = 0;
     const lk_kernel *rows = lk_backend_find(caps->backend)->kernels(&num_rows);
     for (int r = 0; r < num_rows; r++) {
@@ -169,6 +172,7 @@ static void list_case(const lk_device_caps *caps, const char *device, const op_i
         }
         if (rows[r].supports(caps, &instance->node, &why)) {
             usable++;
+            used[r] = true;
         } else {
             add_line(out, device, rows[r].name, why.reason);
         }
@@ -178,23 +182,35 @@ static void list_case(const lk_device_caps *caps, const char *device, const op_i
     }
 }
 
+/* Rows that no case can use are not tested at all. */
+static void list_unused(const lk_device_caps *caps, const bool *used, list *out) {
+    int num_rows;
+    const lk_kernel *rows = lk_backend_find(caps->backend)->kernels(&num_rows);
+    for (int r = 0; r < num_rows; r++) {
+        if (!used[r]) {
+            add_line(out, caps->name, rows[r].name, "no case can use it");
+        }
+    }
+}
+
 /* Of the device as it is, and of each mask what is not refused without it. */
 static void list_device(lk_context *context, const lk_device_caps *caps, list *out) {
     int count;
+    bool used[MAX_ROWS] = {false}, ignored[MAX_ROWS];
     const op_case *cases = op_cases(&count);
     for (int c = 0; c < count; c++) {
         op_instance instance;
         ck_assert_int_eq(op_instance_make(context, &cases[c], 1, &instance), LK_OK);
         list whole = {0};
-        list_case(caps, "", &instance, &whole);
-        list_case(caps, caps->name, &instance, out);
+        list_case(caps, "", &instance, ignored, &whole);
+        list_case(caps, caps->name, &instance, used, out);
         for (size_t m = 0; m < NUM_LISTED; m++) {
             char device[96];
             lk_device_caps less = *caps;
             list masked = {0};
             snprintf(device, sizeof device, "%s, %s", caps->name, masks[m].name);
             masks[m].apply(&less);
-            list_case(&less, "", &instance, &masked);
+            list_case(&less, "", &instance, ignored, &masked);
             for (int i = 0; i < masked.count; i++) {
                 if (!has_line(&whole, masked.lines[i])) {
                     char *what = masked.lines[i] + 2, *reason = strstr(what, ": ");
@@ -207,6 +223,7 @@ static void list_device(lk_context *context, const lk_device_caps *caps, list *o
         free_list(&whole);
         op_instance_free(&instance);
     }
+    list_unused(caps, used, out);
 }
 
 /* A build without a backend, or without what compiles cooperative matrices, has nothing to say of it. */
@@ -290,8 +307,6 @@ static bool is_small(const lk_node *node) {
     }
     return true;
 }
-
-enum { MAX_ROWS = 256, RUNS_PER_ROW = 2 };
 
 static void run_masked(lk_context *context, lk_device *device, const mask *by) {
     int count, num_rows, run = 0, refused = 0, runs[MAX_ROWS] = {0};

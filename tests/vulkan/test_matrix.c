@@ -1,5 +1,5 @@
 /* Products by cooperative matrices: where they are taken, that drivers which crash are not asked, and their arithmetic,
- * by the same kernels with the matrices emulated, because no device here has them. */
+ * by the same kernels with the matrices emulated, because no device here has them. And where subgroups are used. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -195,6 +195,27 @@ START_TEST(test_selection) {
 }
 END_TEST
 
+/* Rows of numbers are reduced by exchange within subgroups where the device says that it can, and their size fits. */
+START_TEST(test_subgroups) {
+    lk_tensor x = {.dtype = LK_DTYPE_F32, .rank = 2, .shape = {64, 512, 1, 1}, .name = ""}, weight = x, y = x;
+    weight.rank = 1;
+    weight.shape[0] = 512;
+    weight.shape[1] = 1;
+    lk_tensor *inputs[] = {&x, &weight};
+    lk_node node = {
+        .op = LK_OP_RMS_NORM, .num_inputs = 2, .num_outputs = 1, .inputs = inputs, .outputs = {&y}, .scope = ""};
+    int num_rows;
+    const lk_kernel *rows = lk_backend_vulkan.kernels(&num_rows);
+    lk_device_caps caps = fake_gpu();
+    ck_assert_str_eq(lk_select(rows, num_rows, &caps, &node, NULL, NULL, NULL).kernel->name, "vulkan_rms_norm");
+    caps.features |= LK_VK_SUBGROUPS;
+    ck_assert_str_eq(lk_select(rows, num_rows, &caps, &node, NULL, NULL, NULL).kernel->name,
+                     "vulkan_rms_norm_subgroup");
+    caps.subgroup_size = 128; /* more than the groups that reduce a row */
+    ck_assert_str_eq(lk_select(rows, num_rows, &caps, &node, NULL, NULL, NULL).kernel->name, "vulkan_rms_norm");
+}
+END_TEST
+
 /* ---- arithmetic, emulated ---- */
 
 static lk_device *open_emulated(void) {
@@ -237,14 +258,14 @@ static int check_rows(lk_device *device, const op_case *one) {
     return run;
 }
 
-/* Subgroups of several sizes, both sizes of matrices (8 x 16 x 16 in the third) and of tiles (large ones where there is
+/* Subgroups of two sizes, both sizes of matrices (8 x 16 x 16 in the third) and of tiles (large ones where there is
  * one unit only); the first with all ops. Lanes of smaller subgroups would have more to do than the 65535 iterations
  * after which lavapipe ends a kernel's loops. */
 START_TEST(test_emulated) {
     static const struct {
         int32_t subgroup_size, units;
         uint64_t features;
-    } shapes[] = {{16, 2, 0}, {32, 1, 0}, {16, 2, LK_VK_MATRIX_8}, {64, 32, 0}};
+    } shapes[] = {{32, 2, 0}, {32, 1, 0}, {32, 2, LK_VK_MATRIX_8}, {64, 32, 0}};
     int count, run = 0;
     const op_case *cases = op_cases(&count);
     lk_device *device = open_emulated();
@@ -305,6 +326,7 @@ int main(void) {
     tcase_add_test(tests, test_sizes);
     tcase_add_test(tests, test_deny_list_comes_first);
     tcase_add_test(tests, test_selection);
+    tcase_add_test(tests, test_subgroups);
     bool runs = has_device();
     if (runs) {
         tcase_add_loop_test(tests, test_emulated, 0, 4);
