@@ -287,7 +287,7 @@ LK_API lk_status lk_merge(lk_model *model, lk_adapter *adapter, lk_dtype dtype, 
 /* Several adapters of one model can be there at a time: each function is given the one that it is to use, or NULL for
  * the base. This makes one adapter of several that computes each text of a batch with its own: lk_generate_options
  * .adapters. The parts are copied and may be destroyed. For generation: it cannot be trained (lk_trainer_create_mixed
- * trains the parts), saved or merged. UNSUPPORTED for methods other than lora and rslora. */
+ * trains the parts), saved or merged. UNSUPPORTED for methods other than lora, rslora and lora-fa. */
 LK_API lk_status lk_adapter_mix(lk_adapter *const *adapters, size_t count, lk_adapter **out);
 
 /* ---- adapters of other programs, and sums of adapters ---- */
