@@ -10,6 +10,7 @@
 
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/find_library.h"
 
 typedef struct library {
 #define LK_LT(name, result, parameters) result(*name) parameters;
@@ -18,9 +19,9 @@ typedef struct library {
 } library;
 
 static library lib;
-static bool loaded;
+static bool is_there, loaded;
 static char missing[256];
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_once_t found_once = PTHREAD_ONCE_INIT, loaded_once = PTHREAD_ONCE_INIT;
 
 static bool find_symbol(void *from, const char *name, void *function, size_t size) {
     void *symbol = dlsym(from, name);
@@ -30,19 +31,26 @@ static bool find_symbol(void *from, const char *name, void *function, size_t siz
     return symbol != NULL;
 }
 
-static void load(void) {
-    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"};
+/* The files that it may be, the last NULL. */
+static void list_names(const char *names[4]) {
     const char *own = getenv("LORIKEET_CUBLASLT");
+    bool has_own = own != NULL && own[0] != '\0';
+    names[0] = !has_own ? "libcublasLt.so.13" : strcmp(own, "none") != 0 ? own : NULL;
+    names[1] = !has_own ? "libcublasLt.so.12" : NULL;
+    names[2] = !has_own ? "libcublasLt.so.11" : NULL;
+    names[3] = NULL;
+}
+
+static void load(void) {
+    const char *names[4];
     void *found = NULL;
-    if (own != NULL && own[0] != '\0') {
-        found = strcmp(own, "none") != 0 ? dlopen(own, RTLD_NOW | RTLD_LOCAL) : NULL;
-    } else {
-        for (size_t i = 0; i < LK_COUNT(names) && found == NULL; i++) {
-            found = dlopen(names[i], RTLD_NOW | RTLD_LOCAL); /* never closed: it keeps threads */
-        }
+    list_names(names);
+    for (int i = 0; names[i] != NULL && found == NULL; i++) {
+        found = dlopen(names[i], RTLD_NOW | RTLD_LOCAL); /* never closed: it keeps threads */
     }
     if (found == NULL) {
-        snprintf(missing, sizeof missing, "%.200s cannot be loaded", own != NULL ? own : names[0]);
+        snprintf(missing, sizeof missing, names[0] == NULL ? "LORIKEET_CUBLASLT is none" : "%.200s cannot be loaded",
+                 names[0]);
         return;
     }
 #define LK_LT(name, result, parameters)                                   \
@@ -55,9 +63,22 @@ static void load(void) {
     loaded = true;
 }
 
+/* Loading takes a third of a second and 94 MB, so that is left to devices that are opened. */
+static void find(void) {
+    const char *names[4];
+    list_names(names);
+    for (int i = 0; names[i] != NULL && !is_there; i++) {
+        is_there = lk_library_is_found(names[i]);
+    }
+    if (!is_there) {
+        pthread_once(&loaded_once, load);
+        is_there = loaded;
+    }
+}
+
 const char *lk_cuda_lt_absent(void) {
-    pthread_once(&once, load);
-    return loaded ? NULL : missing;
+    pthread_once(&found_once, find);
+    return is_there ? NULL : missing;
 }
 
 /* ---- one device ---- */
@@ -116,7 +137,9 @@ static lk_status fail(lk_cuda_device *device, int status, const char *what) {
 
 lk_cuda_lt *lk_cuda_lt_open(lk_cuda_device *device) {
     lk_context *context = device->device.context;
-    if (lk_cuda_lt_absent() != NULL) {
+    pthread_once(&loaded_once, load);
+    if (!loaded) {
+        lk_log(context, LK_LOG_WARNING, "cuBLASLt: %s: products are made without it", missing);
         return NULL;
     }
     lk_cuda_lt *lt = lk_calloc(context, 1, sizeof *lt);

@@ -57,9 +57,10 @@ enum {
 struct lk_cuda_device;
 typedef struct lk_cuda_lt lk_cuda_lt; /* the library and its handle on one device */
 
-/* NULL where the library is there, else why it is not; the device's context need not exist. */
+/* NULL where the library's file is there, which is not loaded for that if it need not be; else why it is not. */
 const char *lk_cuda_lt_absent(void);
-/* NULL, with a line in the log, where the library does not start. The device's context is current. */
+/* NULL, with a line in the log, where the library cannot be loaded or does not start. The device's context is current.
+ */
 lk_cuda_lt *lk_cuda_lt_open(struct lk_cuda_device *device);
 void lk_cuda_lt_close(struct lk_cuda_device *device, lk_cuda_lt *lt);
 

@@ -9,6 +9,7 @@
 
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/find_library.h"
 #include "tests/common/runner.h"
 #include "tests/cuda/rows.h"
 
@@ -174,6 +175,53 @@ START_TEST(test_every_call_fails_once) {
 }
 END_TEST
 
+/* A probe does not load what is so large, an open device has it. */
+START_TEST(test_loaded_when_used) {
+    const char *path = getenv("LORIKEET_CUBLASLT");
+    lk_device_caps caps;
+    lk_device *device;
+    int count;
+    SUCCEEDS(cuda->probe(context, &caps, 1, &count));
+    ck_assert_uint_ne(caps.features & LK_CUDA_FEATURE_CUBLASLT, 0);
+    ck_assert_ptr_null(dlopen(path, RTLD_NOW | RTLD_NOLOAD));
+    SUCCEEDS(cuda->open(context, &caps, NULL, &device));
+    ck_assert_ptr_nonnull(dlopen(path, RTLD_NOW | RTLD_NOLOAD));
+    cuda->close(device);
+}
+END_TEST
+
+/* A file that is there and cannot be loaded: the device says so and goes on without. */
+START_TEST(test_cannot_be_loaded) {
+    lk_device_caps caps;
+    lk_device *device;
+    int count;
+    setenv("LORIKEET_CUBLASLT", "/dev/null", 1);
+    SUCCEEDS(cuda->probe(context, &caps, 1, &count));
+    ck_assert_uint_ne(caps.features & LK_CUDA_FEATURE_CUBLASLT, 0);
+    SUCCEEDS(cuda->open(context, &caps, NULL, &device));
+    ck_assert_uint_eq(device->caps.features & LK_CUDA_FEATURE_CUBLASLT, 0);
+    cuda->close(device);
+}
+END_TEST
+
+START_TEST(test_where_libraries_are_found) {
+    char file[256];
+    snprintf(file, sizeof file, "%s", getenv("LORIKEET_CUBLASLT"));
+    char *name = strrchr(file, '/') + 1;
+    ck_assert(lk_library_is_found(file));
+    ck_assert(!lk_library_is_found("/nowhere/libcublasLt.so"));
+    ck_assert(!lk_library_is_found(name));
+    name[-1] = '\0';
+    setenv("LD_LIBRARY_PATH", file, 1);
+    ck_assert(lk_library_is_found(name));
+    ck_assert(!lk_library_is_found("libnowhere.so.1"));
+    unsetenv("LD_LIBRARY_PATH");
+    if (fopen("/etc/ld.so.cache", "rb") != NULL) {
+        ck_assert(lk_library_is_found("libc.so.6"));
+    }
+}
+END_TEST
+
 /* In a process of its own: the library is looked for once. */
 START_TEST(test_absent) {
     lk_device_caps caps;
@@ -258,6 +306,9 @@ int main(void) {
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_asked_once_per_shape);
     tcase_add_test(tests, test_every_call_fails_once);
+    tcase_add_test(tests, test_loaded_when_used);
+    tcase_add_test(tests, test_cannot_be_loaded);
+    tcase_add_test(tests, test_where_libraries_are_found);
     tcase_add_loop_test(tests, test_absent, 0, 2);
     tcase_add_test(tests, test_real_library);
     return run_case("cuda-cublaslt", tests);
