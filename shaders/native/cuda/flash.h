@@ -63,6 +63,33 @@ LK_DEVICE span span_of(const sequences &all, int row, int count, bool of_key) {
     return result;
 }
 
+/* The same rows of two matrices of one shape, at `tile` and behind it. */
+template <int rows>
+LK_DEVICE void copy_pair(lk_shared tile, const lk_bf16 *first, const lk_bf16 *second, int row, int tokens, int pitch) {
+    copy_tile<rows, DP>(tile, first, row, 0, tokens, DP, pitch);
+    copy_tile<rows, DP>(tile + 2 * rows * DP, second, row, 0, tokens, DP, pitch);
+}
+
+/* The tiles of `steps` steps, of which the next is copied while one is used. What was copied before belongs to the
+ * first. */
+template <typename Copy, typename Use>
+LK_DEVICE void go_through(int steps, const Copy &copy_step, const Use &use_step) {
+    if (steps > 0) {
+        copy_step(0);
+    }
+    lk_copy_commit();
+    for (int step = 0; step < steps; step++) {
+        lk_copy_wait<0>();
+        lk_barrier(); /* the tiles are there, and all are done with those that are replaced next */
+        if (step + 1 < steps) {
+            copy_step(step + 1);
+        }
+        lk_copy_commit();
+        use_step(step);
+    }
+    lk_copy_wait<0>();
+}
+
 /* c[j] += a b' over DP, for 16 rows of a from row a_row and 8 x `blocks` rows of b: both tiles as they are stored. */
 template <int blocks> LK_DEVICE void multiply_rows(float c[blocks][4], lk_shared a, int a_row, lk_shared b, int lane) {
 #pragma unroll
@@ -104,9 +131,9 @@ LK_DEVICE void multiply_tile(float c[DP / 8][4], const float p[blocks][4], lk_sh
     }
 }
 
-/* 16 rows from registers to fp32 rows (token, head) of head_dim elements (an even number). */
-LK_DEVICE void store_rows(float *to, const float values[DP / 8][4], int row, int tokens, int heads, int head,
-                          int head_dim, int lane) {
+/* 16 rows from registers, times a factor, to fp32 rows (token, head) of head_dim elements (an even number). */
+LK_DEVICE void store_rows(float *to, const float values[DP / 8][4], float factor, int row, int tokens, int heads,
+                          int head, int head_dim, int lane) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int token = row + half * 8 + lane / 4;
@@ -115,7 +142,7 @@ LK_DEVICE void store_rows(float *to, const float values[DP / 8][4], int row, int
         for (int j = 0; j < DP / 8; j++) {
             int d = j * 8 + lane % 4 * 2;
             if (token < tokens && d < head_dim) {
-                lk_store_pair(at + d, values[j][half * 2], values[j][half * 2 + 1]);
+                lk_store_pair(at + d, factor * values[j][half * 2], factor * values[j][half * 2 + 1]);
             }
         }
     }

@@ -130,7 +130,7 @@ LK_NATIVE_KERNEL(const lk_bf16 *q, const lk_bf16 *k, const lk_bf16 *v, const int
             }
         }
         if (wants_o) {
-            store_rows(o, sums[i], part, tokens, heads, head, head_dim, lane);
+            store_rows(o, sums[i], 1.0f, part, tokens, heads, head, head_dim, lane);
         }
     }
 }

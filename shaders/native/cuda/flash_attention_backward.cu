@@ -30,9 +30,7 @@ LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const l
 
     auto copy_step = [&](int step) {
         lk_shared tile = stages + (lk_shared)(step % 2 * STAGE_BYTES);
-        int key = start + step * COLUMNS;
-        copy_tile<COLUMNS, DP>(tile, k + kv_head * DP, key, 0, tokens, DP, kv_heads * DP);
-        copy_tile<COLUMNS, DP>(tile + COLUMN_BYTES, v + kv_head * DP, key, 0, tokens, DP, kv_heads * DP);
+        copy_pair<COLUMNS>(tile, k + kv_head * DP, v + kv_head * DP, start + step * COLUMNS, tokens, kv_heads * DP);
     };
 
     int first[2], last[2];
@@ -46,18 +44,9 @@ LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const l
         row_delta[half] = token < tokens ? lk_load(delta + at) : 0.0f;
     }
     if (steps > 0) {
-        copy_tile<ROWS, DP>(q_tile, q + head * DP, row, 0, tokens, DP, heads * DP);
-        copy_tile<ROWS, DP>(do_tile, d_o + head * DP, row, 0, tokens, DP, heads * DP);
-        copy_step(0);
+        copy_pair<ROWS>(q_tile, q + head * DP, d_o + head * DP, row, tokens, heads * DP);
     }
-    lk_copy_commit();
-    for (int step = 0; step < steps; step++) {
-        lk_copy_wait<0>();
-        lk_barrier(); /* the tiles are there, and all are done with those that are replaced next */
-        if (step + 1 < steps) {
-            copy_step(step + 1);
-        }
-        lk_copy_commit();
+    go_through(steps, copy_step, [&](int step) {
         const lk_shared k_tile = stages + (lk_shared)(step % 2 * STAGE_BYTES), v_tile = k_tile + COLUMN_BYTES;
         const int key = start + step * COLUMNS;
         const bool masked = key < keys.inner_first || key + COLUMNS > keys.inner_last;
@@ -75,16 +64,8 @@ LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const l
             }
         }
         multiply_tile<BLOCKS>(sums, ds, k_tile, lane);
-    }
-    lk_copy_wait<0>();
-#pragma unroll
-    for (int j = 0; j < DP / 8; j++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            sums[j][e] *= scale;
-        }
-    }
-    store_rows(dq, sums, row + warp * 16, tokens, heads, head, head_dim, lane);
+    });
+    store_rows(dq, sums, scale, row + warp * 16, tokens, heads, head, head_dim, lane);
 }
 #endif
 
@@ -107,8 +88,7 @@ LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const l
     auto copy_step = [&](int step) {
         lk_shared tile = stages + (lk_shared)(step % 2 * STAGE_BYTES);
         int query = start + step % tiles * COLUMNS, head = kv_head * group + step / tiles;
-        copy_tile<COLUMNS, DP>(tile, q + head * DP, query, 0, tokens, DP, heads * DP);
-        copy_tile<COLUMNS, DP>(tile + COLUMN_BYTES, d_o + head * DP, query, 0, tokens, DP, heads * DP);
+        copy_pair<COLUMNS>(tile, q + head * DP, d_o + head * DP, query, tokens, heads * DP);
         if (lk_thread() < 2 * COLUMNS) {
             int token = query + lk_thread() % COLUMNS;
             const float *from = lk_thread() < COLUMNS ? lse : delta;
@@ -125,18 +105,9 @@ LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const l
     }
     float dk_sums[DP / 8][4] = {}, dv_sums[DP / 8][4] = {};
     if (steps > 0) {
-        copy_tile<ROWS, DP>(k_tile, k + kv_head * DP, row, 0, tokens, DP, kv_heads * DP);
-        copy_tile<ROWS, DP>(v_tile, v + kv_head * DP, row, 0, tokens, DP, kv_heads * DP);
-        copy_step(0);
+        copy_pair<ROWS>(k_tile, k + kv_head * DP, v + kv_head * DP, row, tokens, kv_heads * DP);
     }
-    lk_copy_commit();
-    for (int step = 0; step < steps; step++) {
-        lk_copy_wait<0>();
-        lk_barrier(); /* the tiles are there, and all are done with those that are replaced next */
-        if (step + 1 < steps) {
-            copy_step(step + 1);
-        }
-        lk_copy_commit();
+    go_through(steps, copy_step, [&](int step) {
         const lk_shared q_tile = stages + (lk_shared)(step % 2 * STAGE_BYTES), do_tile = q_tile + COLUMN_BYTES;
         const lk_shared tile_lse = statistics + (lk_shared)(step % 2 * 2 * COLUMNS * 4);
         const int query = start + step % tiles * COLUMNS;
@@ -162,20 +133,12 @@ LK_NATIVE_KERNEL(const lk_bf16 *d_o, const lk_bf16 *q, const lk_bf16 *k, const l
         }
         multiply_tile<BLOCKS>(dv_sums, p, do_tile, lane);
         multiply_tile<BLOCKS>(dk_sums, ds, q_tile, lane);
-    }
-    lk_copy_wait<0>();
-#pragma unroll
-    for (int j = 0; j < DP / 8; j++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            dk_sums[j][e] *= scale;
-        }
-    }
+    });
     if (wants_dk) {
-        store_rows(dk, dk_sums, row + warp * 16, tokens, kv_heads, kv_head, head_dim, lane);
+        store_rows(dk, dk_sums, scale, row + warp * 16, tokens, kv_heads, kv_head, head_dim, lane);
     }
     if (wants_dv) {
-        store_rows(dv, dv_sums, row + warp * 16, tokens, kv_heads, kv_head, head_dim, lane);
+        store_rows(dv, dv_sums, 1.0f, row + warp * 16, tokens, kv_heads, kv_head, head_dim, lane);
     }
 }
 #endif
