@@ -140,7 +140,8 @@ static lk_attributes describe_attention(bench_build *build) {
                                          .num_key_value_heads = (int32_t)sizes->kv_heads,
                                          .head_dim = (int32_t)sizes->head_dim,
                                          .scale = 1.0f / sqrtf((float)sizes->head_dim),
-                                         .causal = true}};
+                                         .causal = true,
+                                         .allow_bf16 = sizes->dtype == LK_DTYPE_BF16}};
 }
 
 static void build_attention(bench_build *build) {

@@ -43,6 +43,10 @@ add_executable(gpu_report ${LK_GPU_REPORT})
 target_link_libraries(gpu_report PRIVATE lorikeet_test_common lorikeet_internal lorikeet_warnings)
 target_compile_definitions(gpu_report PRIVATE _POSIX_C_SOURCE=200809L)
 
+if(TARGET lorikeet_cudnn) # is loaded at run time, and so is no link's dependency
+  add_dependencies(gpu_report lorikeet_cudnn)
+endif()
+
 # The library has no C++; the compiler is looked for to try the public headers with it, and for the CUDA mock below.
 find_program(LK_CXX NAMES c++ g++ clang++)
 file(GLOB LK_TEST_SCRIPTS CONFIGURE_DEPENDS tests/*/test_*.sh)

@@ -14,7 +14,7 @@ typedef struct report {
     json_t *root;
 } report;
 
-/* Every kernel row that takes one of a list of shapes: median seconds and TFLOP/s (kernels.c). */
+/* Every kernel row that takes an operation of two models: median seconds, TFLOP/s, deviation (kernels.c). */
 lk_status report_kernels(report *self);
 /* Tokens per second of training models with random weights (training.c). */
 lk_status report_training(report *self);

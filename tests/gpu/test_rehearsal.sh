@@ -16,7 +16,7 @@ grep -q '^FAILED: .*conformance.*timings' "$LK_BUILD_DIR/gpu-rehearsal-failed.tx
 
 "$LK_SOURCE_DIR/tests/gpu/run" --rehearse "$LK_BUILD_DIR"
 for key in '"parts"' '"kernels"' '"cuda_lora_linear_backward"' '"cuda_linear_mma_bf16"' \
-    '"cuda_flash_attention_backward"' '"tflops"' '"training"' '"tokens_per_second"' '"rehearsal": true'; do
+    '"cuda_flash_attention_backward"' '"cuda_attention_cudnn"' '"cuda_attention_backward_cudnn"' '"tflops"' '"training"' '"tokens_per_second"' '"rehearsal": true'; do
     grep -q -e "$key" "$report/report.json" || { echo "the report has no $key"; exit 1; }
 done
 if command -v python3 >/dev/null 2>&1; then

@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/base/base.h"
-#include "lorikeet_bench.h"
+#include "bench/bench.h"
 #include "tests/gpu/report.h"
 
 enum { STEPS = 8, FEWEST = 2 };
@@ -25,11 +24,6 @@ typedef struct setting {
     double seconds; /* at most about this long */
 } setting;
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static lk_status take_steps(lk_trainer *trainer, const setting *with, json_t *row) {
     double seconds[STEPS], spent = 0.0;
     int count = 0;
@@ -41,12 +35,12 @@ static lk_status take_steps(lk_trainer *trainer, const setting *with, json_t *ro
         seconds[count] = step.step_seconds + step.data_seconds;
         spent += seconds[count++];
     }
-    qsort(seconds, (size_t)count, sizeof *seconds, by_value);
+    double median = lk_bench_median(seconds, count);
     lk_memory_report memory;
     lk_trainer_get_memory(trainer, &memory);
     json_object_set_new(row, "steps", json_integer(count));
-    json_object_set_new(row, "step_seconds", json_real(seconds[count / 2]));
-    json_object_set_new(row, "tokens_per_second", json_real((double)step.tokens / seconds[count / 2]));
+    json_object_set_new(row, "step_seconds", json_real(median));
+    json_object_set_new(row, "tokens_per_second", json_real((double)step.tokens / median));
     json_object_set_new(row, "first_loss", json_real(first));
     json_object_set_new(row, "last_loss", json_real(step.loss));
     json_object_set_new(row, "memory_bytes", json_integer((json_int_t)memory.total));
