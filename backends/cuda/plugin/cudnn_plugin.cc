@@ -153,8 +153,7 @@ class builder {
 
     // [tokens, heads, head_dim] as [sequences, heads, tokens, head_dim], where a sequence begins at its offset.
     tensor rows(tensor of, lk_cudnn_tensor which) {
-        const bool is_key =
-            which == LK_CUDNN_K || which == LK_CUDNN_V || which == LK_CUDNN_DK || which == LK_CUDNN_DV;
+        const bool is_key = which == LK_CUDNN_K || which == LK_CUDNN_V || which == LK_CUDNN_DK || which == LK_CUDNN_DV;
         const int64_t heads = is_key ? a.num_key_value_heads : a.num_attention_heads, pitch = heads * a.head_dim;
         of->set_uid(which + 1)
             .set_dim({a.sequences, heads, a.tokens, a.head_dim})
