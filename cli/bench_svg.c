@@ -90,19 +90,23 @@ static int find_ticks(const bench_axis *axis, double *ticks, int most) {
         double decades = log10(axis->high / axis->low);
         bool twos = decades < 3.2;
         double base = twos ? 2.0 : 10.0, step = decades > 8 ? 100.0 : twos && decades > 2.2 ? 4.0 : base;
-        for (double tick = pow(base, floor(log(axis->low) / log(base))); tick <= axis->high && count < most;
-             tick *= step) {
-            if (tick >= axis->low) {
-                ticks[count++] = tick;
-            }
+        double tick = pow(base, floor(log(axis->low) / log(base)));
+        while (tick < axis->low) {
+            tick *= step;
+        }
+        while (tick <= axis->high && count < most) {
+            ticks[count++] = tick;
+            tick *= step;
         }
         return count;
     }
     double span = axis->high - axis->low,
            unit = axis->bytes ? pow(2.0, floor(log2(span / 4.0))) : pow(10.0, floor(log10(span / 4.0)));
     double step = axis->bytes ? unit : span / unit > 20.0 ? 5.0 * unit : span / unit > 8.0 ? 2.0 * unit : unit;
-    for (double tick = ceil(axis->low / step) * step; tick <= axis->high && count < most; tick += step) {
+    double first = ceil(axis->low / step) * step, tick = first;
+    while (tick <= axis->high && count < most) {
         ticks[count++] = fabs(tick) < 1e-9 * span ? 0.0 : tick;
+        tick = first + count * step;
     }
     return count;
 }

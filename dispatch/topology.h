@@ -29,7 +29,7 @@ typedef struct lk_x86_identity {
     uint64_t saved;                                         /* XCR0: the registers that are saved; 0: none */
     bool (*permits_tiles)(void); /* asks the system for the tile registers, only if there are any */
 } lk_x86_identity;
-uint64_t lk_x86_features(const lk_x86_identity *identity);
+uint64_t lk_x86_features(const lk_x86_identity *x);
 
 typedef struct lk_topology_info {
     char name[128]; /* the processor, as it calls itself */

@@ -95,7 +95,7 @@ lk_status lk_cuda_download(lk_device *device, lk_buffer *buffer, size_t offset, 
 enum { LK_CUDA_NAME = 128 };
 /* The name of the variant that a launch wants (backends/cuda/variants.txt). */
 void lk_cuda_variant_name(const lk_launch *launch, char name[LK_CUDA_NAME]);
-lk_status lk_cuda_function(lk_cuda_device *device, const lk_launch *launch, CUfunction *out);
+lk_status lk_cuda_function(lk_cuda_device *self, const lk_launch *launch, CUfunction *out);
 
 /* ---- commands (commands.c) ---- */
 

@@ -75,7 +75,7 @@ lk_status lk_opencl_download(lk_device *device, lk_buffer *buffer, size_t offset
 /* ---- programs (program.c): from memory, from the disk cache, or compiled ---- */
 
 /* The device keeps it. */
-lk_status lk_cl_program_get(lk_cl_device *device, const lk_launch *launch, cl_program *out);
+lk_status lk_cl_program_get(lk_cl_device *self, const lk_launch *launch, cl_program *out);
 
 /* ---- commands (commands.c) ---- */
 

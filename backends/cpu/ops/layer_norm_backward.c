@@ -7,7 +7,7 @@ enum { DY, X, WEIGHT, MEAN, RSTD, DX_SUM };
 static void part_dx(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t columns = call->node->inputs[X]->shape[1];
-    array dy = array_input(call, DY), x = array_input(call, X), base = array_input(call, DX_SUM);
+    array dy = array_input(call, DY), x = array_input(call, X), base = array_optional(call, DX_SUM);
     array dx = array_output(call, 0);
     const float *weight = call->inputs[WEIGHT];
     for (int64_t row = range.begin; row < range.end; row++) {

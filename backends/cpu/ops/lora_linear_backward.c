@@ -83,7 +83,7 @@ static void dropped_da(const backward_job *job, lk_range columns, char *memory) 
     const lk_cpu_gemm *da = &job->da;
     const lk_cpu_term *term = &da->terms[0];
     float *c = (float *)da->c + columns.begin;
-    int64_t width = columns.end - columns.begin;
+    int64_t width = LK_MAX(columns.end - columns.begin, (int64_t)1);
     float *block = (float *)(void *)(memory + LK_CPU_GEMM_BYTES);
     int64_t step = LK_MAX((LK_CPU_WORKER_BYTES - LK_CPU_GEMM_BYTES) / (int64_t)sizeof(float) / width, (int64_t)1);
     for (int64_t t = 0; t < term->k; t += step) {

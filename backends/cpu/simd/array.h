@@ -11,8 +11,11 @@ typedef struct array {
 } array;
 
 static inline array array_input(const lk_cpu_call *call, int index) {
-    bool present = lk_has_input(call->node, index);
-    return (array){present ? call->inputs[index] : NULL, present ? call->node->inputs[index]->dtype : LK_DTYPE_F32};
+    return (array){call->inputs[index], call->node->inputs[index]->dtype};
+}
+
+static inline array array_optional(const lk_cpu_call *call, int index) {
+    return lk_has_input(call->node, index) ? array_input(call, index) : (array){NULL, LK_DTYPE_F32};
 }
 
 static inline array array_output(const lk_cpu_call *call, int index) {
