@@ -6,6 +6,11 @@ model=$LK_SOURCE_DIR/tests/data/models/stories260k
 . "$LK_SOURCE_DIR/tests/cli/shell.sh"
 enter workflow
 
+# The device is left to the program here, and drivers keep threads to the end, on which GCC 12's leak checker crashes. It
+# looks at the same commands in the tests that name a device.
+ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0
+export ASAN_OPTIONS
+
 head -n 100 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >train.txt
 tail -n 12 "$LK_SOURCE_DIR/data/tinyshakespeare.txt" >held-out.txt
 

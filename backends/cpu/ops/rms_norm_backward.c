@@ -5,7 +5,8 @@
 static void part_dx(const lk_cpu_call *call, lk_range range, void *memory) {
     (void)memory;
     int64_t width = call->node->inputs[2]->shape[0];
-    array dy = array_input(call, 0), x = array_input(call, 1), sum = array_optional(call, 4), dx = array_output(call, 0);
+    array dy = array_input(call, 0), x = array_input(call, 1), sum = array_optional(call, 4),
+          dx = array_output(call, 0);
     const float *weight = call->inputs[2], *rstd = call->inputs[3];
     for (int64_t row = range.begin; row < range.end; row++) {
         int64_t at = row * width;
