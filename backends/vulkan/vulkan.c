@@ -18,19 +18,22 @@ static bool supports(const lk_device_caps *caps, const lk_node *node, lk_refusal
     return true;
 }
 
+/* Cost and scratch of the dialect's own kernels. */
+#define LK_VK_SHAPED(row, cost_function, scratch_function)                         \
+    static double cost_##row(const lk_device_caps *caps, const lk_node *node) {    \
+        lk_device_caps shape = lk_vk_shape_of(caps);                               \
+        return cost_function(&shape, node);                                        \
+    }                                                                              \
+    static size_t scratch_##row(const lk_device_caps *caps, const lk_node *node) { \
+        lk_device_caps shape = lk_vk_shape_of(caps);                               \
+        return scratch_function(&shape, node);                                     \
+    }
 #define LK_SHADER_KERNEL(row, OP, supports_function, cost_function, scratch_function, in_place_input, record) \
     static bool supports_##row(const lk_device_caps *caps, const lk_node *node, lk_refusal *why) {            \
         lk_device_caps shape = lk_vk_shape_of(caps);                                                          \
         return supports(caps, node, why) && supports_function(&shape, node, why);                             \
     }                                                                                                         \
-    static double cost_##row(const lk_device_caps *caps, const lk_node *node) {                               \
-        lk_device_caps shape = lk_vk_shape_of(caps);                                                          \
-        return cost_function(&shape, node);                                                                   \
-    }                                                                                                         \
-    static size_t scratch_##row(const lk_device_caps *caps, const lk_node *node) {                            \
-        lk_device_caps shape = lk_vk_shape_of(caps);                                                          \
-        return scratch_function(&shape, node);                                                                \
-    }
+    LK_VK_SHAPED(row, cost_function, scratch_function)
 #include "backends/shaders/kernels.def"
 #undef LK_SHADER_KERNEL
 
@@ -69,14 +72,7 @@ static bool supports_subgroups(const lk_device_caps *shape, lk_refusal *why) {
         lk_device_caps shape = lk_vk_shape_of(caps);                                                                 \
         return supports(caps, node, why) && supports_subgroups(&shape, why) && supports_function(&shape, node, why); \
     }                                                                                                                \
-    static double cost_##row(const lk_device_caps *caps, const lk_node *node) {                                      \
-        lk_device_caps shape = lk_vk_shape_of(caps);                                                                 \
-        return cost_function(&shape, node);                                                                          \
-    }                                                                                                                \
-    static size_t scratch_##row(const lk_device_caps *caps, const lk_node *node) {                                   \
-        lk_device_caps shape = lk_vk_shape_of(caps);                                                                 \
-        return scratch_function(&shape, node);                                                                       \
-    }                                                                                                                \
+    LK_VK_SHAPED(row, cost_function, scratch_function)                                                               \
     static void record_##row(lk_recorder *recorder, const lk_command *command) {                                     \
         recorder->by_subgroups = true;                                                                               \
         recorded(recorder, command);                                                                                 \

@@ -18,19 +18,6 @@ enum { TOKENS = 24, IN = 32, OUT = 16, ELEMENTS = 1024 };
 static lk_context *context;
 static const lk_backend *const cuda = &lk_backend_cuda;
 
-typedef struct counts {
-    unsigned long live, kernels, launches, graph_launches, captures, failures, heuristics;
-} counts;
-static counts counted(void) {
-    void (*read)(unsigned long *);
-    void *library = dlopen(getenv("LORIKEET_CUDA_DRIVER"), RTLD_NOW), *symbol = dlsym(library, "lk_mock_cuda_counts");
-    counts now;
-    memcpy(&read, &symbol, sizeof read);
-    read(&now.live);
-    dlclose(library);
-    return now;
-}
-
 #define SUCCEEDS(expression) ck_assert_msg((expression) == LK_OK, "%s", lk_error_message(context))
 
 static void setup(void) {
@@ -132,8 +119,8 @@ static lk_status use_library(void) {
 
 START_TEST(test_asked_once_per_shape) {
     SUCCEEDS(use_library());
-    ck_assert_uint_eq(counted().heuristics, 1); /* two commands, a graph and a timed run */
-    ck_assert_uint_eq(counted().live, 0);
+    ck_assert_uint_eq(cuda_mock_counted().heuristics, 1); /* two commands, a graph and a timed run */
+    ck_assert_uint_eq(cuda_mock_counted().live, 0);
 }
 END_TEST
 
@@ -149,12 +136,12 @@ START_TEST(test_every_call_fails_once) {
         for (int nth = 1;; nth++) {
             char plan[96];
             snprintf(plan, sizeof plan, "%s:%d:14", functions[f], nth);
-            unsigned long failures = counted().failures;
+            unsigned long failures = cuda_mock_counted().failures;
             setenv("LK_MOCK_CUDA_FAIL", plan, 1);
             lk_status status = use_library();
             unsetenv("LK_MOCK_CUDA_FAIL");
-            ck_assert_msg(counted().live == 0, "%s leaves %lu objects", plan, counted().live);
-            if (counted().failures == failures) {
+            ck_assert_msg(cuda_mock_counted().live == 0, "%s leaves %lu objects", plan, cuda_mock_counted().live);
+            if (cuda_mock_counted().failures == failures) {
                 SUCCEEDS(status);
                 break;
             }

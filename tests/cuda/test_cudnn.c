@@ -21,19 +21,6 @@ static char last_warning[1024];
 static lk_context *context;
 static const lk_backend *const cuda = &lk_backend_cuda;
 
-typedef struct counts {
-    unsigned long live, kernels, launches, graph_launches, captures, failures, heuristics;
-} counts;
-static counts counted(void) {
-    void (*read)(unsigned long *);
-    void *library = dlopen(getenv("LORIKEET_CUDA_DRIVER"), RTLD_NOW), *symbol = dlsym(library, "lk_mock_cuda_counts");
-    counts now;
-    memcpy(&read, &symbol, sizeof read);
-    read(&now.live);
-    dlclose(library);
-    return now;
-}
-
 #define SUCCEEDS(expression) ck_assert_msg((expression) == LK_OK, "%s", lk_error_message(context))
 
 static void take_log(void *user, lk_log_level level, const char *message) {
@@ -146,11 +133,11 @@ static lk_status use_row(bool backward, char problem[160]) {
 START_TEST(test_planned_once_per_shape) {
     for (int backward = 0; backward < 2; backward++) {
         char problem[160] = "not judged";
-        unsigned long before = counted().heuristics;
+        unsigned long before = cuda_mock_counted().heuristics;
         SUCCEEDS(use_row(backward != 0, problem));
         ck_assert_str_eq(problem, "");
-        ck_assert_uint_eq(counted().heuristics, before + 1);
-        ck_assert_uint_eq(counted().live, 0);
+        ck_assert_uint_eq(cuda_mock_counted().heuristics, before + 1);
+        ck_assert_uint_eq(cuda_mock_counted().live, 0);
     }
 }
 END_TEST
@@ -164,12 +151,12 @@ START_TEST(test_every_call_fails_once) {
         for (int nth = 1;; nth++) {
             char plan[64];
             snprintf(plan, sizeof plan, "%s:%d:1", calls[i], nth);
-            unsigned long before = counted().failures;
+            unsigned long before = cuda_mock_counted().failures;
             setenv("LK_MOCK_CUDA_FAIL", plan, 1);
             lk_status status = use_row(true, problem);
             unsetenv("LK_MOCK_CUDA_FAIL");
-            ck_assert_msg(counted().live == 0, "%s leaves %lu objects", plan, counted().live);
-            if (counted().failures == before) {
+            ck_assert_msg(cuda_mock_counted().live == 0, "%s leaves %lu objects", plan, cuda_mock_counted().live);
+            if (cuda_mock_counted().failures == before) {
                 SUCCEEDS(status);
                 break;
             }

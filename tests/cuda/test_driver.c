@@ -2,7 +2,6 @@
  * fails.
  */
 #include <check.h>
-#include <dlfcn.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,22 +15,6 @@ enum { COUNT = 1000 };
 
 static lk_context *context;
 static const lk_backend *const cuda = &lk_backend_cuda;
-
-/* What the mock has counted. */
-typedef struct counts {
-    unsigned long live, kernels, launches, graph_launches, captures, failures;
-} counts;
-static counts counted(void) {
-    void (*read)(unsigned long *);
-    void *library = dlopen(getenv("LORIKEET_CUDA_DRIVER"), RTLD_NOW), *symbol = dlsym(library, "lk_mock_cuda_counts");
-    counts now;
-    unsigned long numbers[7];
-    memcpy(&read, &symbol, sizeof read);
-    read(numbers);
-    now = (counts){numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
-    dlclose(library);
-    return now;
-}
 
 #define SUCCEEDS(expression) ck_assert_msg((expression) == LK_OK, "%s", lk_error_message(context))
 
@@ -162,12 +145,12 @@ START_TEST(test_every_call_fails_once) {
         for (int nth = 1;; nth++) {
             char plan[96];
             snprintf(plan, sizeof plan, "%s:%d:%d", plans[p].function, nth, plans[p].code);
-            unsigned long failures = counted().failures;
+            unsigned long failures = cuda_mock_counted().failures;
             setenv("LK_MOCK_CUDA_FAIL", plan, 1);
             lk_status status = use_device();
             unsetenv("LK_MOCK_CUDA_FAIL");
-            ck_assert_msg(counted().live == 0, "%s leaves %lu objects", plan, counted().live);
-            if (counted().failures == failures) {
+            ck_assert_msg(cuda_mock_counted().live == 0, "%s leaves %lu objects", plan, cuda_mock_counted().live);
+            if (cuda_mock_counted().failures == failures) {
                 ck_assert_msg(status == LK_OK, "%s: %s", plan, lk_error_message(context));
                 break;
             }
@@ -219,21 +202,21 @@ START_TEST(test_graphs) {
     double seconds[2];
     SUCCEEDS(cuda->alloc(device, 3 * 4096, &buffer));
     make_addition(&sum, buffer);
-    counts before = counted();
+    mock_counts_of before = cuda_mock_counted();
     SUCCEEDS(cuda->compile(device, sum.commands, 2, &list));
     for (int i = 0; i < 3; i++) {
         SUCCEEDS(cuda->run(device, list, NULL));
         SUCCEEDS(cuda->wait(device));
     }
-    counts after = counted();
+    mock_counts_of after = cuda_mock_counted();
     ck_assert_uint_eq(after.captures - before.captures, 1);
     ck_assert_uint_eq(after.graph_launches - before.graph_launches, 3);
     ck_assert_uint_eq(after.kernels - before.kernels, 6);
     ck_assert_uint_eq(after.launches, before.launches);
     SUCCEEDS(cuda->run(device, list, seconds));
     SUCCEEDS(cuda->wait(device));
-    ck_assert_uint_eq(counted().graph_launches, after.graph_launches);
-    ck_assert_uint_eq(counted().launches - after.launches, 2);
+    ck_assert_uint_eq(cuda_mock_counted().graph_launches, after.graph_launches);
+    ck_assert_uint_eq(cuda_mock_counted().launches - after.launches, 2);
     cuda->release(device, list);
     SUCCEEDS(cuda->compile(device, NULL, 0, &list)); /* nothing to do */
     SUCCEEDS(cuda->run(device, list, NULL));
@@ -269,7 +252,7 @@ START_TEST(test_failing_kernel) {
     cuda->release(device, list);
     cuda->free(device, buffer);
     cuda->close(device);
-    ck_assert_uint_eq(counted().live, 0);
+    ck_assert_uint_eq(cuda_mock_counted().live, 0);
 }
 END_TEST
 

@@ -18,7 +18,7 @@
 
 static lk_context *context;
 static lk_cl_device *device;
-static char folder[] = "/tmp/lk_opencl_cache_XXXXXX";
+static char folder[] = "lk_opencl_cache_XXXXXX";
 
 static lk_launch make_launch(void) {
     lk_launch launch = {.file = "dora_norm", .entry = "dora_norm", .groups = {1, 1}};

@@ -22,7 +22,7 @@ enum { WIDTH = 64, ROWS = 32, COUNT = WIDTH * ROWS };
 
 static lk_context *context;
 static lk_vk_device *device;
-static char folder[] = "/tmp/lk_vulkan_cache_XXXXXX";
+static char folder[] = "lk_vulkan_cache_XXXXXX";
 
 static lk_device_caps probe(void) {
     lk_device_caps caps[LK_VK_MAX_DEVICES];

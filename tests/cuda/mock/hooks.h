@@ -1,4 +1,4 @@
-/* What the mock driver (libcuda.c) offers to the mocks of libraries that work on its streams. */
+/* What the mock driver (libcuda.c) offers to the mocks of libraries that work on its streams, and to the tests. */
 #ifndef LK_TESTS_CUDA_MOCK_HOOKS_H
 #define LK_TESTS_CUDA_MOCK_HOOKS_H
 
@@ -16,5 +16,11 @@ typedef struct mock_hooks {
     void (*enqueue)(CUstream stream, void (*work)(const void *data), const void *data, size_t bytes);
 } mock_hooks;
 /* exported as the object lk_mock_cuda_hooks */
+
+/* exported by the function lk_mock_cuda_counts(mock_counts_of *) */
+typedef struct mock_counts_of {
+    unsigned long live; /* objects of any kind that were made and not destroyed */
+    unsigned long kernels, launches, graph_launches, captures, failures, heuristics;
+} mock_counts_of;
 
 #endif

@@ -27,10 +27,6 @@ extern int mock_num_cards;
 extern CUresult mock_lost; /* what every call returns once the context is lost */
 extern bool mock_initialised;
 extern void *mock_current; /* the context */
-typedef struct mock_counts_of {
-    unsigned long live; /* objects of any kind that were made and not destroyed */
-    unsigned long kernels, launches, graph_launches, captures, failures, heuristics;
-} mock_counts_of;
 extern mock_counts_of mock_counts;
 
 /* The error that this call shall fail with, by LK_MOCK_CUDA_FAIL. */
