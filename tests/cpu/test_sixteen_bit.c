@@ -57,6 +57,17 @@ static int check_case(lk_context *context, lk_device *device, const op_case *sel
     return run;
 }
 
+static lk_device *open_device(lk_context **context) {
+    lk_device_caps caps;
+    lk_device *device;
+    lk_device_options options = {sizeof options, 2};
+    int count;
+    ck_assert_int_eq(lk_context_create(NULL, context), LK_OK);
+    ck_assert_int_eq(lk_backend_cpu.probe(*context, &caps, 1, &count), LK_OK);
+    ck_assert_int_eq(lk_backend_cpu.open(*context, &caps, &options, &device), LK_OK);
+    return device;
+}
+
 /* Heads that are too wide for blocks (attention_wide.c): of the large cases, with everything in 16 bits, and with
  * values alone, as a plan stores them. */
 static bool is_wide_attention(const op_case *self) {
@@ -68,13 +79,8 @@ START_TEST(test_wide_attention) {
     lk_dtype dtype = _i % 2 ? LK_DTYPE_F16 : LK_DTYPE_BF16;
     bool values_only = _i >= 2;
     lk_context *context;
-    lk_device_caps caps;
-    lk_device *device;
-    lk_device_options options = {sizeof options, 2};
-    int count, num_cases, run = 0, failed = 0;
-    ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
-    ck_assert_int_eq(lk_backend_cpu.probe(context, &caps, 1, &count), LK_OK);
-    ck_assert_int_eq(lk_backend_cpu.open(context, &caps, &options, &device), LK_OK);
+    lk_device *device = open_device(&context);
+    int num_cases, run = 0, failed = 0;
     const op_case *cases = op_cases_large(&num_cases);
     for (int c = 0; c < num_cases; c++) {
         op_case self = cases[c];
@@ -105,13 +111,8 @@ START_TEST(test_sixteen_bit_storage) {
     lk_dtype dtype = _i % 2 ? LK_DTYPE_F16 : LK_DTYPE_BF16;
     bool weights_only = _i >= 2;
     lk_context *context;
-    lk_device_caps caps;
-    lk_device *device;
-    lk_device_options options = {sizeof options, 2};
-    int count, num_cases, run = 0, failed = 0;
-    ck_assert_int_eq(lk_context_create(NULL, &context), LK_OK);
-    ck_assert_int_eq(lk_backend_cpu.probe(context, &caps, 1, &count), LK_OK);
-    ck_assert_int_eq(lk_backend_cpu.open(context, &caps, &options, &device), LK_OK);
+    lk_device *device = open_device(&context);
+    int num_cases, run = 0, failed = 0;
     const op_case *cases = op_cases(&num_cases);
     for (int c = 0; c < num_cases; c++) {
         if (stays_fp32(cases[c].op) || (weights_only && weight_of(cases[c].op) < 0)) {
